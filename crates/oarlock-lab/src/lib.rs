@@ -1,0 +1,1 @@
+//! The lab: real processes on namespace hosts.

@@ -1,0 +1,1 @@
+//! The shell of oarlock: everything that touches the operating system.
