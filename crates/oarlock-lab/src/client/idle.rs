@@ -1,0 +1,48 @@
+//! Connections that send nothing and wait to notice a loss.
+
+use super::log::Log;
+use super::session::{Session, Target};
+use crate::history::{IdleChange, IdleEvent, Line, Stamp};
+use anyhow::Result;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// Time between two tries to connect again.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Holds one idle connection, opens it again when it breaks, and tells at the end whether it
+/// still answers. Fails only if its log cannot be written.
+pub async fn hold(
+    connection: u32,
+    target: Target,
+    log: Log,
+    mut stop: watch::Receiver<bool>,
+) -> Result<()> {
+    let record = |event, error| {
+        log.write(&Line::Idle(IdleChange {
+            connection,
+            event,
+            at: Stamp::now(),
+            error,
+        }))
+    };
+    while !*stop.borrow() {
+        let Ok(mut session) = Session::open(&target).await else {
+            tokio::select! {
+                () = sleep(RETRY) => {}
+                _ = stop.changed() => {}
+            }
+            continue;
+        };
+        record(IdleEvent::Opened, None)?;
+        tokio::select! {
+            reason = session.lost() => record(IdleEvent::Lost, Some(reason))?,
+            _ = stop.changed() => match session.run("SELECT 1").await {
+                Ok(_) => record(IdleEvent::Alive, None)?,
+                Err(failure) => record(IdleEvent::Hung, Some(failure.reason))?,
+            },
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! The lab's own program inside its hosts: the writing client, and readers of its log.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use oarlock_lab::client::{self, ClientArgs, RowsArgs};
+
+#[derive(Parser)]
+#[command(about = "The lab's writing client, and readers of its log")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write rows and log every attempt, one JSON object per line.
+    Client(ClientArgs),
+    /// Print the rows of a run as JSON: how often each id stands in the table.
+    Rows(RowsArgs),
+}
+
+fn main() -> Result<()> {
+    match Args::parse().command {
+        Command::Client(args) => client::run(&args),
+        Command::Rows(args) => client::print_rows(&args),
+    }
+}
