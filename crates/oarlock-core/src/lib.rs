@@ -7,4 +7,5 @@ pub mod config;
 pub mod ids;
 pub mod request;
 pub mod resource;
+pub mod sentinel;
 pub mod time;

@@ -1,1 +1,4 @@
 //! The shell of oarlock: everything that touches the operating system.
+
+pub mod process;
+pub mod sentinel;
