@@ -2,4 +2,7 @@
 
 pub mod client;
 pub mod history;
+pub mod plot;
+pub mod report;
+pub mod results;
 pub mod stats;

@@ -1,4 +1,8 @@
 //! The writing client against a real PostgreSQL that dies, stalls and lies.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper that fails shall fail its test"
+)]
 
 mod postgres;
 

@@ -10,7 +10,7 @@ mod rows;
 mod session;
 mod writer;
 
-pub use rows::{RowsArgs, create_table, fetch_rows, print_rows};
+pub use rows::{RowsArgs, create_table, fetch_rows, print_rows, read_rows};
 pub use session::{Answer, Session, Target};
 
 use crate::history::{Line, Stamp, Start};

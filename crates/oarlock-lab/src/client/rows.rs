@@ -68,17 +68,23 @@ pub async fn fetch_rows(target: &Target, run: &str) -> Result<Rows> {
     Ok(rows)
 }
 
-/// Prints the rows of a run as JSON, from each id to how often it stands there, so that a
-/// checker outside the host can read them.
-pub fn print_rows(args: &RowsArgs) -> Result<()> {
+/// Reads the rows of a run, as [`fetch_rows`] does, for a caller without a runtime.
+pub fn read_rows(args: &RowsArgs) -> Result<Rows> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let rows = runtime.block_on(fetch_rows(&args.target, &args.run))?;
-    println!(
-        "{}",
-        serde_json::to_string(&rows).context("encode the rows")?
-    );
+    let rows = runtime.block_on(fetch_rows(&args.target, &args.run));
+    // As for the client: a name look-up that hangs must not keep us.
+    runtime.shutdown_background();
+    rows
+}
+
+/// Prints the rows of a run as JSON, from each id to how often it stands there, so that a
+/// checker outside the host can read them.
+pub fn print_rows(args: &RowsArgs) -> Result<()> {
+    let rows = read_rows(args)?;
+    let text = serde_json::to_string(&rows).context("encode the rows")?;
+    println!("{text}");
     Ok(())
 }

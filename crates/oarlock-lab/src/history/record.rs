@@ -33,6 +33,14 @@ impl Stamp {
         }
     }
 
+    /// The instant `ms` milliseconds later (earlier if negative), on both clocks.
+    pub fn shifted_ms(self, ms: i64) -> Stamp {
+        Stamp {
+            wall_us: self.wall_us + ms * 1_000,
+            mono_us: self.mono_us + ms * 1_000,
+        }
+    }
+
     /// Milliseconds from `earlier` to this instant, on the monotonic clock.
     pub fn ms_since(&self, earlier: Stamp) -> f64 {
         (self.mono_us - earlier.mono_us) as f64 / 1_000.0
