@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// How fast a writer goes: both times lie between the beginnings of two attempts.
+/// How fast a writer goes: both times lie between when two attempts are due.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     /// After a row that was acknowledged.
@@ -43,17 +43,20 @@ impl Writer {
     /// Writes rows until told to stop. Fails only if its log cannot be written.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<()> {
         let mut seq = 0;
+        let mut due = Instant::now();
         while !*stop.borrow() {
             seq += 1;
-            let began = Instant::now();
             let attempt = self.attempt(row_id(self.number, seq)).await;
             let pause = match attempt.outcome {
                 Outcome::Acked => self.pace.interval,
                 Outcome::Refused | Outcome::Unknown => self.pace.retry,
             };
             self.log.write(&Line::Attempt(attempt))?;
+            // Counted from when it was due, so that late wake-ups do not slow the pace; from now
+            // after a long attempt, so that none are made up for.
+            due = (due + pause).max(Instant::now());
             tokio::select! {
-                () = sleep_until(began + pause) => {}
+                () = sleep_until(due) => {}
                 _ = stop.changed() => {}
             }
         }
