@@ -1,2 +1,76 @@
 //! The project's own commands: `cargo xtask help`.
-fn main() {}
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+/// The project's own commands.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run every test that needs no lab
+    Test {
+        /// Passed on to `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Real processes on namespace hosts to play with
+    #[command(subcommand)]
+    Lab(oarlock_lab::cli::Command),
+    /// Run the simulator
+    Sim {
+        /// Passed on to the simulator
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Lab(command) => return oarlock_lab::cli::main(&command),
+        Task::Test { arguments } => cargo(&["test", "--workspace"], &arguments),
+        Task::Sim { arguments } => cargo(
+            &[
+                "run",
+                "--quiet",
+                "--release",
+                "--package",
+                "oarlock-sim",
+                "--",
+            ],
+            &arguments,
+        ),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{}", oarlock_lab::cli::report(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs cargo and passes on how it ended. No deadline: the user who started it may stop it.
+fn cargo(task: &[&str], arguments: &[String]) -> Result<ExitCode> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(task)
+        .args(arguments)
+        .status()
+        .context("cannot start cargo")?;
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from))
+}

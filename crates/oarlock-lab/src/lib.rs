@@ -1,8 +1,33 @@
 //! The lab: real processes on namespace hosts.
+//!
+//! A lab host is an overlay root file system over one shared Debian root, in its own mount, pid,
+//! uts, ipc, net and cgroup namespaces. Veth pairs join the hosts to bridges that live in a
+//! network namespace of the lab's own, so that nothing is installed on, or left behind on, the
+//! machine that runs it. Everything a command needs to know about a running lab is read from
+//! `target/lab/run`, so each command is stateless.
 
+pub mod apt;
+pub mod cgroup;
+pub mod cli;
 pub mod client;
+pub mod deadline;
 pub mod history;
+pub mod host;
+pub mod lab;
+pub mod layer;
+pub mod layout;
+pub mod net;
+pub mod paths;
 pub mod plot;
+pub mod process;
 pub mod report;
 pub mod results;
+pub mod root;
+pub mod state;
 pub mod stats;
+pub mod suite;
+
+pub use deadline::Outcome;
+pub use host::{Host, Running};
+pub use lab::Lab;
+pub use net::{Cut, Direction};

@@ -1,0 +1,13 @@
+#!/bin/sh
+# What a lab host runs at boot, as the child of its pid 1. Databases and OAR's server are not
+# started here: that is the product's work.
+mkdir -p /run/lock /run/sshd /run/oar
+install -d -m 2775 -o postgres -g postgres /run/postgresql
+/usr/sbin/sshd
+if [ -e /etc/lab/kind.node ]; then
+    /etc/init.d/oar-node start
+fi
+if [ -e /etc/oarlock/oarlock.toml ]; then
+    /usr/local/sbin/lab-agent start
+fi
+exec sleep infinity

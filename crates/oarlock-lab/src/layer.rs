@@ -1,0 +1,98 @@
+//! The layer of configuration files between the Debian root and the hosts' own layers: quick to
+//! write anew at each `lab up`, where the root is slow to build.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::cgroup::Hierarchy;
+use crate::layout::{Layout, SERVICE_NAME, SERVICE_PORT};
+
+const BOOT: &str = include_str!("../assets/lab-boot.sh");
+const AGENT: &str = include_str!("../assets/lab-agent.sh");
+/// Passwords of the throw-away databases in the lab.
+pub const OAR_PASSWORD: &str = "oar";
+/// Password of OAR's read-only role.
+pub const OAR_RO_PASSWORD: &str = "oar_ro";
+
+/// Writes the layer for hosts of `layout` over `root` into the empty directory `layer`.
+pub fn write(layer: &Path, root: &Path, layout: Layout, hierarchies: &[Hierarchy]) -> Result<()> {
+    for dir in ["etc/oar", "usr/local/sbin", "usr/sbin"] {
+        fs::create_dir_all(layer.join(dir))?;
+    }
+    text(&layer.join("etc/hosts"), &layout.etc_hosts(), 0o644)?;
+    text(&layer.join("usr/local/sbin/lab-boot"), BOOT, 0o755)?;
+    text(&layer.join("usr/local/sbin/lab-agent"), AGENT, 0o755)?;
+    for program in ["oarlock", "oarlock-lab"] {
+        symlink(
+            format!("/opt/oarlock/{program}"),
+            layer.join("usr/sbin").join(program),
+        )?;
+    }
+    oar_conf(layer, root, hierarchies)
+}
+
+/// OAR's configuration: the package's own, with the database and server behind the service name.
+fn oar_conf(layer: &Path, root: &Path, hierarchies: &[Hierarchy]) -> Result<()> {
+    let source = root.join("etc/oar/oar.conf");
+    let shipped =
+        fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
+    let port = SERVICE_PORT.to_string();
+    let mut settings = vec![
+        ("DB_TYPE", Some("Pg")),
+        ("DB_HOSTNAME", Some(SERVICE_NAME)),
+        ("DB_PORT", Some(port.as_str())),
+        ("DB_BASE_PASSWD", Some(OAR_PASSWORD)),
+        ("DB_BASE_PASSWD_RO", Some(OAR_RO_PASSWORD)),
+        ("SERVER_HOSTNAME", Some(SERVICE_NAME)),
+        ("DETACH_JOB_FROM_SERVER", Some("1")),
+    ];
+    if !hierarchies.iter().any(|h| h.name == "cpuset") {
+        // A machine with only the unified hierarchy has nothing for OAR's cpuset job manager.
+        settings.push(("JOB_RESOURCE_MANAGER_PROPERTY_DB_FIELD", None));
+    }
+    let target = layer.join("etc/oar/oar.conf");
+    text(&target, &replace(&shipped, &settings), 0o600)?;
+    let owner = fs::metadata(&source)?;
+    chown(&target, Some(owner.uid()), Some(owner.gid())).context("cannot give oar.conf to oar")
+}
+
+/// `shipped` with each setting's line replaced, appended where there is none, or commented out.
+fn replace(shipped: &str, settings: &[(&str, Option<&str>)]) -> String {
+    let is = |line: &str, key: &str| {
+        line.strip_prefix(key)
+            .is_some_and(|rest| rest.starts_with('='))
+    };
+    let mut text: String = shipped
+        .lines()
+        .filter(|line| !settings.iter().any(|(key, _)| is(line, key)))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    for (key, value) in settings {
+        if let Some(value) = value {
+            text += &format!("{key}=\"{value}\"\n");
+        }
+    }
+    text
+}
+
+fn text(path: &Path, text: &str, mode: u32) -> Result<()> {
+    fs::write(path, text)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn settings_replace_only_their_own_lines() {
+        let shipped = "# DB_TYPE=\"mysql\"\nDB_TYPE=\"Pg\"\nDB_TYPES=\"kept\"\nGONE=\"1\"\n";
+        let settings = [("DB_TYPE", Some("x")), ("GONE", None), ("NEW", Some("y"))];
+        assert_eq!(
+            super::replace(shipped, &settings),
+            "# DB_TYPE=\"mysql\"\nDB_TYPES=\"kept\"\nDB_TYPE=\"x\"\nNEW=\"y\"\n"
+        );
+    }
+}

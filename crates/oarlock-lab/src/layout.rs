@@ -1,0 +1,168 @@
+//! Which hosts a lab has and how they are wired.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// The links every lab has; link 1 carries the service addresses.
+pub const LINKS: [u8; 2] = [1, 2];
+/// Prefix length of both links' networks.
+pub const PREFIX_LENGTH: u8 = 24;
+/// The name the service address has in every host's /etc/hosts.
+pub const SERVICE_NAME: &str = "oar";
+/// The address that moves between the servers.
+pub const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 100);
+/// The port of the database behind the service address.
+pub const SERVICE_PORT: u16 = 5432;
+
+/// How many servers share the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// Two servers, each able to run everything, and a witness.
+    #[default]
+    Two,
+    /// Two for OAR, two for the database, and a witness.
+    Four,
+}
+
+/// What a host is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Can own the service.
+    Server,
+    /// Where users work; also the witness.
+    Frontend,
+    /// Runs the jobs.
+    Node,
+}
+
+/// One host of a layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spec {
+    /// Its name everywhere.
+    pub name: &'static str,
+    /// What it is for.
+    pub kind: Kind,
+    /// Last octet of its addresses.
+    pub octet: u8,
+}
+
+impl Spec {
+    /// The links it is plugged into: `eth1` is link 1.
+    #[must_use]
+    pub fn links(&self) -> &'static [u8] {
+        match self.kind {
+            Kind::Server | Kind::Frontend => &LINKS,
+            Kind::Node => &LINKS[..1],
+        }
+    }
+
+    /// Its address on `link`.
+    #[must_use]
+    pub fn address(&self, link: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, link, self.octet)
+    }
+
+    /// Its hardware address on `link`, the same after every power-on.
+    #[must_use]
+    pub fn mac(&self, link: u8) -> String {
+        format!("02:4f:41:52:{link:02x}:{:02x}", self.octet)
+    }
+
+    /// The bridge side's name of its cable on `link`.
+    #[must_use]
+    pub fn port(&self, link: u8) -> String {
+        format!("{}.{link}", self.name)
+    }
+}
+
+const fn spec(name: &'static str, kind: Kind, octet: u8) -> Spec {
+    Spec { name, kind, octet }
+}
+
+const TWO: [Spec; 4] = [
+    spec("server1", Kind::Server, 11),
+    spec("server2", Kind::Server, 12),
+    spec("frontend", Kind::Frontend, 21),
+    spec("node1", Kind::Node, 31),
+];
+
+const FOUR: [Spec; 6] = [
+    spec("oar1", Kind::Server, 11),
+    spec("oar2", Kind::Server, 12),
+    spec("db1", Kind::Server, 13),
+    spec("db2", Kind::Server, 14),
+    spec("frontend", Kind::Frontend, 21),
+    spec("node1", Kind::Node, 31),
+];
+
+impl Layout {
+    /// The hosts, in the order in which they are powered on.
+    #[must_use]
+    pub fn hosts(self) -> &'static [Spec] {
+        match self {
+            Self::Two => &TWO,
+            Self::Four => &FOUR,
+        }
+    }
+
+    /// The host called `name`.
+    #[must_use]
+    pub fn host(self, name: &str) -> Option<&'static Spec> {
+        self.hosts().iter().find(|host| host.name == name)
+    }
+
+    /// The text of every host's /etc/hosts. A host's own name means its address on link 1.
+    #[must_use]
+    pub fn etc_hosts(self) -> String {
+        let mut text = String::from("127.0.0.1 localhost\n::1 localhost ip6-localhost\n");
+        for host in self.hosts() {
+            for link in host.links() {
+                let suffix = if *link == 1 {
+                    String::new()
+                } else {
+                    format!("-link{link}")
+                };
+                text += &format!("{} {}{suffix}\n", host.address(*link), host.name);
+            }
+        }
+        text + &format!("{SERVICE_ADDRESS} {SERVICE_NAME}\n")
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Two => "two",
+            Self::Four => "four",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn etc_hosts_names_every_address_once() {
+        assert_eq!(
+            Layout::Two.etc_hosts(),
+            "127.0.0.1 localhost\n::1 localhost ip6-localhost\n\
+             10.77.1.11 server1\n10.77.2.11 server1-link2\n\
+             10.77.1.12 server2\n10.77.2.12 server2-link2\n\
+             10.77.1.21 frontend\n10.77.2.21 frontend-link2\n\
+             10.77.1.31 node1\n10.77.1.100 oar\n"
+        );
+    }
+
+    #[test]
+    fn port_names_fit_the_kernel() {
+        for host in FOUR.iter().chain(&TWO) {
+            assert!(host.port(2).len() < 16);
+        }
+    }
+}
