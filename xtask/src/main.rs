@@ -7,11 +7,7 @@ use clap::{Parser, Subcommand};
 
 /// The project's own commands.
 #[derive(Debug, Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    disable_help_subcommand = true
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     task: Task,
@@ -40,17 +36,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Lab(command) => return oarlock_lab::cli::main(&command),
         Task::Test { arguments } => cargo(&["test", "--workspace"], &arguments),
-        Task::Sim { arguments } => cargo(
-            &[
-                "run",
-                "--quiet",
-                "--release",
-                "--package",
-                "oarlock-sim",
-                "--",
-            ],
-            &arguments,
-        ),
+        Task::Sim { arguments } => {
+            cargo(&["run", "--quiet", "--release", "--package", "oarlock-sim", "--"], &arguments)
+        }
     };
     match done {
         Ok(code) => code,
@@ -64,13 +52,6 @@ fn main() -> ExitCode {
 /// Runs cargo and passes on how it ended. No deadline: the user who started it may stop it.
 fn cargo(task: &[&str], arguments: &[String]) -> Result<ExitCode> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(task)
-        .args(arguments)
-        .status()
-        .context("cannot start cargo")?;
-    Ok(status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .map_or(ExitCode::FAILURE, ExitCode::from))
+    let status = Command::new(cargo).args(task).args(arguments).status().context("cannot start cargo")?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }

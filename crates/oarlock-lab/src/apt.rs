@@ -28,12 +28,7 @@ impl Source {
     /// The line for a sources.list.
     #[must_use]
     pub fn line(&self) -> String {
-        format!(
-            "deb [signed-by={}] {} {} main",
-            self.keyring.display(),
-            self.uri,
-            self.suite
-        )
+        format!("deb [signed-by={}] {} {} main", self.keyring.display(), self.uri, self.suite)
     }
 }
 
@@ -74,12 +69,8 @@ pub fn sources(suite: Suite) -> Result<Vec<Source>> {
 /// Entries in the form of paragraphs of `Key: value` lines.
 fn deb822(text: &str, own: &str, wanted: Suite, found: &mut Vec<Source>) {
     for paragraph in text.split("\n\n") {
-        let field = |name: &str| {
-            paragraph
-                .lines()
-                .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))
-                .map_or("", str::trim)
-        };
+        let field =
+            |name: &str| paragraph.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).map_or("", str::trim);
         let has = |name: &str, word: &str| field(name).split_whitespace().any(|w| w == word);
         if !has("Types", "deb") || !has("Components", "main") || field("Enabled") == "no" {
             continue;
@@ -98,17 +89,11 @@ fn one_line(text: &str, own: &str, wanted: Suite, found: &mut Vec<Source>) {
         let Some(rest) = line.trim().strip_prefix("deb ") else {
             continue;
         };
-        let (options, rest) = match rest
-            .trim()
-            .strip_prefix('[')
-            .and_then(|r| r.split_once(']'))
-        {
+        let (options, rest) = match rest.trim().strip_prefix('[').and_then(|r| r.split_once(']')) {
             Some((options, rest)) => (options, rest),
             None => ("", rest),
         };
-        let keyring = options
-            .split_whitespace()
-            .find_map(|o| o.strip_prefix("signed-by="));
+        let keyring = options.split_whitespace().find_map(|o| o.strip_prefix("signed-by="));
         let mut words = rest.split_whitespace();
         let (Some(uri), Some(suite)) = (words.next(), words.next()) else {
             continue;
@@ -120,10 +105,7 @@ fn one_line(text: &str, own: &str, wanted: Suite, found: &mut Vec<Source>) {
 }
 
 fn push(uri: &str, suite: &str, keyring: &str, own: &str, wanted: Suite, found: &mut Vec<Source>) {
-    let Some(pocket) = suite
-        .strip_prefix(own)
-        .filter(|p| ["", "-updates", "-security"].contains(p))
-    else {
+    let Some(pocket) = suite.strip_prefix(own).filter(|p| ["", "-updates", "-security"].contains(p)) else {
         return;
     };
     // Another vendor's archive may use Debian's suite names, but not under a Debian path.
@@ -135,46 +117,21 @@ fn push(uri: &str, suite: &str, keyring: &str, own: &str, wanted: Suite, found: 
     } else {
         PathBuf::from("/usr/share/keyrings/debian-archive-keyring.gpg")
     };
-    found.push(Source {
-        uri: uri.trim_end_matches('/').to_owned(),
-        suite: format!("{wanted}{pocket}"),
-        keyring,
-    });
+    found.push(Source { uri: uri.trim_end_matches('/').to_owned(), suite: format!("{wanted}{pocket}"), keyring });
 }
 
 /// The machine's apt settings that a host root needs to reach the same mirror.
 pub fn settings() -> Result<String> {
     let mut dump = Command::new("apt-config");
-    let text = check(
-        dump.arg("dump"),
-        "cannot read apt's settings",
-        Duration::from_secs(30),
-    )?;
-    let wanted = [
-        "Acquire::http::Proxy ",
-        "Acquire::https::Proxy ",
-        "Acquire::Check-",
-    ];
-    Ok(text
-        .lines()
-        .filter(|l| wanted.iter().any(|w| l.starts_with(w)))
-        .map(|l| format!("{l}\n"))
-        .collect())
+    let text = check(dump.arg("dump"), "cannot read apt's settings", Duration::from_secs(30))?;
+    let wanted = ["Acquire::http::Proxy ", "Acquire::https::Proxy ", "Acquire::Check-"];
+    Ok(text.lines().filter(|l| wanted.iter().any(|w| l.starts_with(w))).map(|l| format!("{l}\n")).collect())
 }
 
 /// Installs what is missing of the programs the lab runs on the machine itself.
 pub fn ensure_tools() -> Result<()> {
-    let tools = [
-        ("debootstrap", "debootstrap"),
-        ("ip", "iproute2"),
-        ("nft", "nftables"),
-        ("nsenter", "util-linux"),
-    ];
-    let missing: Vec<&str> = tools
-        .iter()
-        .filter(|(p, _)| !on_path(p))
-        .map(|(_, package)| *package)
-        .collect();
+    let tools = [("debootstrap", "debootstrap"), ("ip", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux")];
+    let missing: Vec<&str> = tools.iter().filter(|(p, _)| !on_path(p)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -182,30 +139,19 @@ pub fn ensure_tools() -> Result<()> {
     let install = || {
         let mut apt = Command::new("apt-get");
         apt.env("DEBIAN_FRONTEND", "noninteractive");
-        apt.args(["install", "-y", "--no-install-recommends"])
-            .args(&missing);
+        apt.args(["install", "-y", "--no-install-recommends"]).args(&missing);
         apt
     };
     if output(&mut install(), None, APT)?.status.success() {
         return Ok(());
     }
-    check(
-        Command::new("apt-get").arg("update"),
-        "apt-get update failed",
-        APT,
-    )?;
-    check(
-        &mut install(),
-        &format!("cannot install {}", missing.join(", ")),
-        APT,
-    )?;
+    check(Command::new("apt-get").arg("update"), "apt-get update failed", APT)?;
+    check(&mut install(), &format!("cannot install {}", missing.join(", ")), APT)?;
     Ok(())
 }
 
 fn on_path(program: &str) -> bool {
-    ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-        .iter()
-        .any(|dir| Path::new(dir).join(program).exists())
+    ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|dir| Path::new(dir).join(program).exists())
 }
 
 #[cfg(test)]

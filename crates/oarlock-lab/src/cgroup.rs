@@ -43,9 +43,7 @@ fn parse(mounts: &str) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in mounts.lines() {
         let mut fields = line.split(' ').skip(1);
-        let (Some(mount), Some(kind), Some(options)) =
-            (fields.next(), fields.next(), fields.next())
-        else {
+        let (Some(mount), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else {
             continue;
         };
         let name = match kind {
@@ -58,27 +56,14 @@ fn parse(mounts: &str) -> Vec<Hierarchy> {
             _ => None,
         };
         if let Some(name) = name.filter(|name| found.iter().all(|h| h.name != *name)) {
-            found.push(Hierarchy {
-                name: name.to_owned(),
-                mount: mount.into(),
-            });
+            found.push(Hierarchy { name: name.to_owned(), mount: mount.into() });
         }
     }
     found
 }
 
 fn is_controller(option: &str) -> bool {
-    let others = [
-        "rw",
-        "ro",
-        "relatime",
-        "noatime",
-        "nosuid",
-        "nodev",
-        "noexec",
-        "xattr",
-        "clone_children",
-    ];
+    let others = ["rw", "ro", "relatime", "noatime", "nosuid", "nodev", "noexec", "xattr", "clone_children"];
     !others.contains(&option) && !option.contains('=')
 }
 
@@ -105,8 +90,7 @@ fn inherit_cpuset(group: &Path) -> Result<()> {
         let target = group.join(file);
         if fs::read_to_string(&target)?.trim().is_empty() {
             let value = fs::read_to_string(parent.join(file))?;
-            fs::write(&target, value)
-                .with_context(|| format!("cannot write {}", target.display()))?;
+            fs::write(&target, value).with_context(|| format!("cannot write {}", target.display()))?;
         }
     }
     Ok(())
@@ -115,13 +99,9 @@ fn inherit_cpuset(group: &Path) -> Result<()> {
 /// Gives `group` real-time run time, top-down, as much of it as the machine still has.
 fn grant_realtime(lab: &Path, group: &Path) -> u32 {
     let read = |dir: &Path| -> u32 {
-        fs::read_to_string(dir.join("cpu.rt_runtime_us"))
-            .ok()
-            .and_then(|t| t.trim().parse().ok())
-            .unwrap_or(0)
+        fs::read_to_string(dir.join("cpu.rt_runtime_us")).ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
     };
-    let write =
-        |dir: &Path, file: &str, value: u32| fs::write(dir.join(file), value.to_string()).is_ok();
+    let write = |dir: &Path, file: &str, value: u32| fs::write(dir.join(file), value.to_string()).is_ok();
     let granted = read(group);
     if granted > 0 {
         return granted;
@@ -145,12 +125,7 @@ fn grant_realtime(lab: &Path, group: &Path) -> u32 {
 
 /// Removes the groups of `host`, or of the whole lab without `host`. Every process must have
 /// ended; the kernel may still need a moment to forget it.
-pub fn remove(
-    hierarchies: &[Hierarchy],
-    lab: &str,
-    host: Option<&str>,
-    deadline: Duration,
-) -> Result<()> {
+pub fn remove(hierarchies: &[Hierarchy], lab: &str, host: Option<&str>, deadline: Duration) -> Result<()> {
     let end = Instant::now() + deadline;
     for hierarchy in hierarchies {
         let mut top = hierarchy.mount.join(lab);
@@ -179,11 +154,7 @@ fn give_back(lab: &Path, budget: u32) {
     let Ok(text) = fs::read_to_string(&file) else {
         return;
     };
-    let left = text
-        .trim()
-        .parse::<u32>()
-        .unwrap_or(0)
-        .saturating_sub(budget);
+    let left = text.trim().parse::<u32>().unwrap_or(0).saturating_sub(budget);
     // Keeping too much is harmless: it ends with the lab.
     let _ = fs::write(file, left.to_string());
 }
@@ -192,11 +163,7 @@ fn give_back(lab: &Path, budget: u32) {
 fn release_realtime(group: &Path) {
     let file = group.join("cpu.rt_runtime_us");
     // Zero is refused while a real-time zombie or a child with a rest is in the group.
-    if file.exists()
-        && !["0", "100", "1000"]
-            .iter()
-            .any(|us| fs::write(&file, us).is_ok())
-    {
+    if file.exists() && !["0", "100", "1000"].iter().any(|us| fs::write(&file, us).is_ok()) {
         eprintln!("warning: {} keeps its real-time budget", group.display());
     }
 }
@@ -228,16 +195,8 @@ mod tests {
                       cgroup /sys/fs/cgroup/systemd cgroup rw,relatime,name=systemd 0 0\n\
                       cgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0\n\
                       cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0\n";
-        let found: Vec<String> = parse(mounts)
-            .into_iter()
-            .map(|h| format!("{}={}", h.name, h.mount.display()))
-            .collect();
-        assert_eq!(
-            found,
-            [
-                "cpuset=/sys/fs/cgroup/cpuset",
-                "unified=/sys/fs/cgroup/unified"
-            ]
-        );
+        let found: Vec<String> =
+            parse(mounts).into_iter().map(|h| format!("{}={}", h.name, h.mount.display())).collect();
+        assert_eq!(found, ["cpuset=/sys/fs/cgroup/cpuset", "unified=/sys/fs/cgroup/unified"]);
     }
 }

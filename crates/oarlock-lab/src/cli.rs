@@ -94,23 +94,14 @@ pub struct Cable {
 
 impl Cable {
     fn cut(&self) -> Cut {
-        Cut {
-            link: self.link,
-            direction: self.direction,
-            keep_carrier: self.keep_carrier,
-            peer: self.peer.clone(),
-        }
+        Cut { link: self.link, direction: self.direction, keep_carrier: self.keep_carrier, peer: self.peer.clone() }
     }
 }
 
 /// Runs one command and says how it ended; errors are printed here.
 #[must_use]
 pub fn main(command: &Command) -> ExitCode {
-    let failed = if matches!(command, Command::Exec { .. }) {
-        NOT_STARTED
-    } else {
-        1
-    };
+    let failed = if matches!(command, Command::Exec { .. }) { NOT_STARTED } else { 1 };
     match run(command) {
         Ok(code) => code,
         Err(error) => {
@@ -127,9 +118,7 @@ pub fn report(error: &Error) -> String {
     let mut causes = Vec::new();
     for cause in error.chain() {
         let text = cause.to_string();
-        let (text, hint) = text
-            .split_once("\nhint: ")
-            .map_or((text.as_str(), None), |(t, h)| (t, Some(h)));
+        let (text, hint) = text.split_once("\nhint: ").map_or((text.as_str(), None), |(t, h)| (t, Some(h)));
         causes.push(text.to_owned());
         hints.extend(hint.map(|hint| format!("\nhint: {hint}")));
     }
@@ -171,12 +160,7 @@ fn bring_up(lab: &Lab, up: &Up) -> Result<ExitCode> {
         eprintln!("error: the lab cannot do {missing} yet");
         return Ok(ExitCode::from(NOT_YET));
     }
-    lab.up(Shape {
-        layout: up.layout,
-        db: up.db,
-        timing: up.timing,
-        suite: up.suite,
-    })?;
+    lab.up(Shape { layout: up.layout, db: up.db, timing: up.timing, suite: up.suite })?;
     print!("{}", table(&lab.status()?));
     Ok(ExitCode::SUCCESS)
 }
@@ -186,26 +170,18 @@ fn table(status: &Status) -> String {
     if !status.up {
         return "no lab is up\n".to_owned();
     }
-    let mut text = format!(
-        "{:<10}{:<10}{:<6}{:>8}  {:<26}real-time\n",
-        "host", "kind", "power", "pid 1", "addresses"
-    );
+    let mut text = format!("{:<10}{:<10}{:<6}{:>8}  {:<26}real-time\n", "host", "kind", "power", "pid 1", "addresses");
     for host in &status.hosts {
         let addresses: Vec<String> = host.addresses.values().map(ToString::to_string).collect();
         let kind = format!("{:?}", host.kind).to_lowercase();
-        let pid = host
-            .pid
-            .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        let pid = host.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         let realtime = match host.realtime_us {
             0 => "no".to_owned(),
             us => format!("{} ms per 100 ms", us / 1000),
         };
         let power = if host.on { "on" } else { "off" };
         let addresses = addresses.join(", ");
-        text += &format!(
-            "{:<10}{kind:<10}{power:<6}{pid:>8}  {addresses:<26}{realtime}\n",
-            host.name
-        );
+        text += &format!("{:<10}{kind:<10}{power:<6}{pid:>8}  {addresses:<26}{realtime}\n", host.name);
     }
     for block in &status.blocks {
         let what = match block.what {
@@ -213,16 +189,9 @@ fn table(status: &Status) -> String {
             What::In => "receives nothing",
             What::Out => "sends nothing",
         };
-        let peer = block
-            .peer
-            .as_ref()
-            .map(|peer| format!(" (only {peer})"))
-            .unwrap_or_default();
+        let peer = block.peer.as_ref().map(|peer| format!(" (only {peer})")).unwrap_or_default();
         text += &format!("cut: {} link {}: {what}{peer}\n", block.host, block.link);
     }
     let service = &status.service;
-    text + &format!(
-        "service: {} = {} port {}\n",
-        service.name, service.address, service.port
-    )
+    text + &format!("service: {} = {} port {}\n", service.name, service.address, service.port)
 }

@@ -36,12 +36,7 @@ impl Outcome {
         if self.status.success() {
             return Ok(self.stdout.trim_end().to_owned());
         }
-        bail!(
-            "{}: {}{}",
-            self.status,
-            self.stderr.trim(),
-            self.stdout.trim()
-        );
+        bail!("{}: {}{}", self.status, self.stderr.trim(), self.stdout.trim());
     }
 }
 
@@ -51,11 +46,7 @@ impl Outcome {
 pub fn output(command: &mut Command, input: Option<&str>, deadline: Duration) -> Result<Outcome> {
     let started = Instant::now();
     let name = command.get_program().to_string_lossy().into_owned();
-    let stdin = if input.is_some() {
-        Stdio::piped()
-    } else {
-        Stdio::null()
-    };
+    let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
     let mut child = command
         .process_group(0)
         .stdin(stdin)
@@ -72,25 +63,15 @@ pub fn output(command: &mut Command, input: Option<&str>, deadline: Duration) ->
     }
     let Some(status) = wait(&mut child, deadline)? else {
         kill_group(&mut child);
-        bail!(
-            "{name} was killed: it did not end within {} ms",
-            deadline.as_millis()
-        );
+        bail!("{name} was killed: it did not end within {} ms", deadline.as_millis());
     };
     let took = started.elapsed();
-    Ok(Outcome {
-        status,
-        stdout: out.text(),
-        stderr: err.text(),
-        took,
-    })
+    Ok(Outcome { status, stdout: out.text(), stderr: err.text(), took })
 }
 
 /// Like [`output`] without input, and an error naming `what` when the command fails.
 pub fn check(command: &mut Command, what: &str, deadline: Duration) -> Result<String> {
-    output(command, None, deadline)
-        .and_then(Outcome::ok)
-        .with_context(|| what.to_owned())
+    output(command, None, deadline).and_then(Outcome::ok).with_context(|| what.to_owned())
 }
 
 /// Waits for `child` until `deadline` has passed; `None` when it still runs.
@@ -140,10 +121,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Collected {
         thread::spawn(move || {
             let mut chunk = [0_u8; 8192];
             while let Ok(n @ 1..) = pipe.read(&mut chunk) {
-                shared
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .extend_from_slice(&chunk[..n]);
+                shared.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&chunk[..n]);
             }
         })
     });
@@ -173,46 +151,25 @@ mod tests {
 
     #[test]
     fn passes_input_and_captures_output() {
-        let outcome = output(
-            &mut shell("cat; echo no >&2; exit 3"),
-            Some("yes"),
-            Duration::from_secs(5),
-        )
-        .unwrap();
+        let outcome = output(&mut shell("cat; echo no >&2; exit 3"), Some("yes"), Duration::from_secs(5)).unwrap();
         assert_eq!(outcome.status.code(), Some(3));
         assert_eq!(outcome.stdout, "yes");
         assert_eq!(outcome.stderr, "no\n");
-        assert_eq!(
-            outcome.ok().unwrap_err().to_string(),
-            "exit status: 3: noyes"
-        );
+        assert_eq!(outcome.ok().unwrap_err().to_string(), "exit status: 3: noyes");
     }
 
     #[test]
     fn kills_the_whole_group_at_the_deadline() {
         let started = Instant::now();
-        let error = output(
-            &mut shell("sleep 30 & sleep 30"),
-            None,
-            Duration::from_millis(50),
-        )
-        .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "sh was killed: it did not end within 50 ms"
-        );
+        let error = output(&mut shell("sleep 30 & sleep 30"), None, Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.to_string(), "sh was killed: it did not end within 50 ms");
         assert!(started.elapsed() < Duration::from_secs(5));
     }
 
     #[test]
     fn a_background_process_that_keeps_the_pipe_does_not_hold_us() {
         let started = Instant::now();
-        let outcome = output(
-            &mut shell("echo done; sleep 3 &"),
-            None,
-            Duration::from_secs(30),
-        )
-        .unwrap();
+        let outcome = output(&mut shell("echo done; sleep 3 &"), None, Duration::from_secs(30)).unwrap();
         assert_eq!(outcome.stdout, "done\n");
         assert!(started.elapsed() < Duration::from_secs(2));
     }

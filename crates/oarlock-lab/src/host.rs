@@ -18,8 +18,7 @@ use crate::process::Process;
 
 const START: &str = include_str!("../assets/start-host.sh");
 /// Joins the control groups named before `--` and becomes the command after it.
-const JOIN: &str =
-    r#"while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@""#;
+const JOIN: &str = r#"while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@""#;
 /// Namespaces of a host.
 const NAMESPACES: [&str; 6] = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"];
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -40,16 +39,11 @@ pub(crate) struct Machine<'a> {
 pub(crate) fn power_on(machine: &Machine<'_>, spec: &Spec) -> Result<(Process, u32)> {
     let dir = machine.paths.host(spec.name);
     for sub in ["upper/etc/lab", "work", "mnt"] {
-        fs::create_dir_all(dir.join(sub))
-            .with_context(|| format!("cannot create {}", dir.display()))?;
+        fs::create_dir_all(dir.join(sub)).with_context(|| format!("cannot create {}", dir.display()))?;
     }
     fs::write(dir.join("upper/etc/hostname"), format!("{}\n", spec.name))?;
     let kind = serde_json::to_string(&spec.kind)?;
-    fs::write(
-        dir.join("upper/etc/lab")
-            .join(format!("kind.{}", kind.trim_matches('"'))),
-        "",
-    )?;
+    fs::write(dir.join("upper/etc/lab").join(format!("kind.{}", kind.trim_matches('"'))), "")?;
     let lab = machine.paths.lab_id();
     // A power-off that was interrupted may have left its cables.
     net::remove(machine.wires, spec)?;
@@ -70,10 +64,7 @@ pub(crate) fn power_on(machine: &Machine<'_>, spec: &Spec) -> Result<(Process, u
         Ok(process)
     })();
     let process = started.inspect_err(|_: &anyhow::Error| kill_group(&mut child));
-    Ok((
-        process.with_context(|| format!("cannot power on {}", spec.name))?,
-        realtime,
-    ))
+    Ok((process.with_context(|| format!("cannot power on {}", spec.name))?, realtime))
 }
 
 fn start(machine: &Machine<'_>, spec: &Spec, dir: &Path) -> Result<Child> {
@@ -81,44 +72,28 @@ fn start(machine: &Machine<'_>, spec: &Spec, dir: &Path) -> Result<Child> {
     let mut unshare = vec!["setsid", "unshare", "--fork", "--kill-child"];
     unshare.extend(NAMESPACES);
     unshare.extend(["sh", "-c", START, "start-host", spec.name]);
-    let names: Vec<&str> = machine
-        .hierarchies
-        .iter()
-        .map(|h| h.name.as_str())
-        .collect();
-    let lower = format!(
-        "{}:{}",
-        machine.paths.layer().display(),
-        machine.root.display()
-    );
+    let names: Vec<&str> = machine.hierarchies.iter().map(|h| h.name.as_str()).collect();
+    let lower = format!("{}:{}", machine.paths.layer().display(), machine.root.display());
     let mut command = join(machine.hierarchies, &machine.paths.lab_id(), spec.name);
     command
         .args(unshare)
         .arg(dir)
         .arg(lower)
         .arg(machine.paths.bin())
-        .args(
-            spec.links()
-                .iter()
-                .map(|link| format!("{link}={}/{PREFIX_LENGTH}", spec.address(*link))),
-        )
+        .args(spec.links().iter().map(|link| format!("{link}={}/{PREFIX_LENGTH}", spec.address(*link))))
         .env("HIERARCHIES", names.join(" "))
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(log);
-    command
-        .spawn()
-        .with_context(|| format!("cannot start {}", spec.name))
+    command.spawn().with_context(|| format!("cannot start {}", spec.name))
 }
 
 /// A command line that joins the control groups of `host` and becomes what is appended to it.
 fn join(hierarchies: &[Hierarchy], lab: &str, host: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", JOIN, "join"]);
-    command
-        .args(hierarchies.iter().map(|h| h.group(lab, host)))
-        .arg("--");
+    command.args(hierarchies.iter().map(|h| h.group(lab, host))).arg("--");
     command
 }
 
@@ -128,18 +103,11 @@ pub(crate) fn power_off(machine: &Machine<'_>, hosts: &[(&Spec, Process)]) -> Re
         net::unplug(machine.wires, spec)?;
     }
     for (spec, process) in hosts {
-        process
-            .kill(KILL)
-            .with_context(|| format!("cannot power off {}", spec.name))?;
+        process.kill(KILL).with_context(|| format!("cannot power off {}", spec.name))?;
     }
     for (spec, _) in hosts {
         net::remove(machine.wires, spec)?;
-        cgroup::remove(
-            machine.hierarchies,
-            &machine.paths.lab_id(),
-            Some(spec.name),
-            KILL,
-        )?;
+        cgroup::remove(machine.hierarchies, &machine.paths.lab_id(), Some(spec.name), KILL)?;
     }
     Ok(())
 }
@@ -178,18 +146,10 @@ impl Host {
     #[must_use]
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, argv: &[S]) -> Command {
         let mut command = join(&self.hierarchies, &self.lab, self.spec.name);
-        command
-            .arg("nsenter")
-            .arg(format!("--target={}", self.process.pid))
-            .args(NAMESPACES);
+        command.arg("nsenter").arg(format!("--target={}", self.process.pid)).args(NAMESPACES);
         command.arg("--").args(argv);
         let term = std::env::var_os("TERM").unwrap_or_else(|| "dumb".into());
-        command
-            .env_clear()
-            .env("PATH", PATH)
-            .env("HOME", "/root")
-            .env("LANG", "C.UTF-8")
-            .env("TERM", term);
+        command.env_clear().env("PATH", PATH).env("HOME", "/root").env("LANG", "C.UTF-8").env("TERM", term);
         command
     }
 
@@ -199,21 +159,14 @@ impl Host {
     }
 
     /// Like [`Host::exec`], with `input` on the command's standard input.
-    pub fn exec_with_input(
-        &self,
-        argv: &[&str],
-        input: Option<&str>,
-        deadline: Duration,
-    ) -> Result<Outcome> {
+    pub fn exec_with_input(&self, argv: &[&str], input: Option<&str>, deadline: Duration) -> Result<Outcome> {
         output(&mut self.command(argv), input, deadline)
             .with_context(|| format!("on {}: {}", self.spec.name, argv.join(" ")))
     }
 
     /// Runs `argv` inside the host and returns its standard output; an error unless it succeeds.
     pub fn run(&self, argv: &[&str], deadline: Duration) -> Result<String> {
-        self.exec(argv, deadline)?
-            .ok()
-            .with_context(|| format!("on {}: {}", self.spec.name, argv.join(" ")))
+        self.exec(argv, deadline)?.ok().with_context(|| format!("on {}: {}", self.spec.name, argv.join(" ")))
     }
 
     /// Runs a shell command line inside the host as `user`, with that user's home.
@@ -224,24 +177,15 @@ impl Host {
     /// Starts `argv` inside the host and leaves it running; its output goes to `out`.
     pub fn spawn(&self, argv: &[&str], out: Stdio) -> Result<Running> {
         let mut command = self.command(argv);
-        command
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(Stdio::inherit());
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {} on {}", argv.join(" "), self.spec.name))?;
+        command.process_group(0).stdin(Stdio::null()).stdout(out).stderr(Stdio::inherit());
+        let child =
+            command.spawn().with_context(|| format!("cannot start {} on {}", argv.join(" "), self.spec.name))?;
         Ok(Running { child })
     }
 
     /// Sends `signal` (`KILL`, `STOP`, …) to a process by its pid inside the host.
     pub fn signal(&self, pid: i32, signal: &str) -> Result<()> {
-        self.run(
-            &["kill", "-s", signal, &pid.to_string()],
-            Duration::from_secs(5),
-        )
-        .map(drop)
+        self.run(&["kill", "-s", signal, &pid.to_string()], Duration::from_secs(5)).map(drop)
     }
 
     /// Pids inside the host of the processes whose command line matches the extended regular
@@ -251,11 +195,7 @@ impl Host {
         if outcome.status.code() == Some(1) {
             return Ok(Vec::new());
         }
-        outcome
-            .ok()?
-            .lines()
-            .map(|line| line.parse().context("pgrep printed no pid"))
-            .collect()
+        outcome.ok()?.lines().map(|line| line.parse().context("pgrep printed no pid")).collect()
     }
 }
 
@@ -277,10 +217,7 @@ impl Running {
             Some(status) => Ok(status),
             None => {
                 kill_group(&mut self.child);
-                bail!(
-                    "a command in a host did not end within {} ms",
-                    deadline.as_millis()
-                )
+                bail!("a command in a host did not end within {} ms", deadline.as_millis())
             }
         }
     }

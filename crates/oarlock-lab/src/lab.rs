@@ -77,10 +77,7 @@ impl Lab {
         if !rustix::process::geteuid().is_root() {
             bail!("the lab needs root for namespaces, mounts and control groups");
         }
-        Ok(Self {
-            paths: Paths::find()?,
-            hierarchies: cgroup::hierarchies()?,
-        })
+        Ok(Self { paths: Paths::find()?, hierarchies: cgroup::hierarchies()? })
     }
 
     /// The lab's directories.
@@ -106,13 +103,7 @@ impl Lab {
             }
         };
         self.install_programs()?;
-        let off: Vec<&str> = shape
-            .layout
-            .hosts()
-            .iter()
-            .map(|h| h.name)
-            .filter(|n| !on(&state, n))
-            .collect();
+        let off: Vec<&str> = shape.layout.hosts().iter().map(|h| h.name).filter(|n| !on(&state, n)).collect();
         self.power_on(&mut state, &off)
     }
 
@@ -166,12 +157,7 @@ impl Lab {
             }
         }
         self.kill_strays()?;
-        cgroup::remove(
-            &self.hierarchies,
-            &self.paths.lab_id(),
-            None,
-            Duration::from_secs(10),
-        )?;
+        cgroup::remove(&self.hierarchies, &self.paths.lab_id(), None, Duration::from_secs(10))?;
         for dir in ["hosts", "layer", "bin"] {
             let dir = self.paths.run.join(dir);
             match fs::remove_dir_all(&dir) {
@@ -182,9 +168,7 @@ impl Lab {
             }
         }
         match fs::remove_file(self.paths.run.join("lab.json")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).context("cannot remove lab.json")
-            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("cannot remove lab.json"),
             _ => Ok(()),
         }
     }
@@ -258,12 +242,7 @@ impl Lab {
     }
 
     fn power_on(&self, state: &mut State, names: &[&str]) -> Result<()> {
-        for name in names
-            .iter()
-            .filter(|name| !on(state, name))
-            .copied()
-            .collect::<Vec<_>>()
-        {
+        for name in names.iter().filter(|name| !on(state, name)).copied().collect::<Vec<_>>() {
             let (process, realtime) = host::power_on(&self.machine(state), spec(state, name)?)?;
             state.hosts.insert(name.to_owned(), process);
             state.realtime_us.insert(name.to_owned(), realtime);
@@ -300,54 +279,26 @@ impl Lab {
 
     fn apply(&self, state: &State) -> Result<()> {
         let layout = state.shape.layout;
-        let powered: Vec<&Spec> = layout
-            .hosts()
-            .iter()
-            .filter(|h| on(state, h.name))
-            .collect();
+        let powered: Vec<&Spec> = layout.hosts().iter().filter(|h| on(state, h.name)).collect();
         net::apply(state.wires, layout, &powered, &state.blocks)
     }
 
     /// What there is.
     pub fn status(&self) -> Result<Status> {
         let state = State::load(&self.paths)?.filter(|state| state.wires.alive());
-        let service = Service {
-            name: SERVICE_NAME,
-            address: SERVICE_ADDRESS,
-            port: SERVICE_PORT,
-        };
+        let service = Service { name: SERVICE_NAME, address: SERVICE_ADDRESS, port: SERVICE_PORT };
         let Some(state) = state else {
-            return Ok(Status {
-                up: false,
-                shape: None,
-                service,
-                hosts: Vec::new(),
-                blocks: BTreeSet::new(),
-            });
+            return Ok(Status { up: false, shape: None, service, hosts: Vec::new(), blocks: BTreeSet::new() });
         };
         let hosts = state.shape.layout.hosts().iter().map(|host| HostStatus {
             name: host.name,
             kind: host.kind,
             on: on(&state, host.name),
-            pid: state
-                .hosts
-                .get(host.name)
-                .filter(|p| p.alive())
-                .map(|p| p.pid),
-            addresses: host
-                .links()
-                .iter()
-                .map(|link| (*link, host.address(*link)))
-                .collect(),
+            pid: state.hosts.get(host.name).filter(|p| p.alive()).map(|p| p.pid),
+            addresses: host.links().iter().map(|link| (*link, host.address(*link))).collect(),
             realtime_us: state.realtime_us.get(host.name).copied().unwrap_or(0),
         });
-        Ok(Status {
-            up: true,
-            shape: Some(state.shape),
-            service,
-            hosts: hosts.collect(),
-            blocks: state.blocks,
-        })
+        Ok(Status { up: true, shape: Some(state.shape), service, hosts: hosts.collect(), blocks: state.blocks })
     }
 
     /// The running lab's state; an error when there is none.
@@ -356,18 +307,12 @@ impl Lab {
     }
 
     fn turn(&self) -> Result<fs::File> {
-        fs::create_dir_all(&self.paths.run)
-            .with_context(|| format!("cannot create {}", self.paths.run.display()))?;
+        fs::create_dir_all(&self.paths.run).with_context(|| format!("cannot create {}", self.paths.run.display()))?;
         lock(&self.paths.run.join("lock"), TURN)
     }
 
     fn machine<'a>(&'a self, state: &'a State) -> Machine<'a> {
-        Machine {
-            paths: &self.paths,
-            root: &state.root,
-            hierarchies: &self.hierarchies,
-            wires: state.wires,
-        }
+        Machine { paths: &self.paths, root: &state.root, hierarchies: &self.hierarchies, wires: state.wires }
     }
 
     /// The console log of a host, for a message about a failure.
@@ -385,9 +330,6 @@ fn spec(state: &State, name: &str) -> Result<&'static Spec> {
     let layout = state.shape.layout;
     layout.host(name).with_context(|| {
         let names: Vec<&str> = layout.hosts().iter().map(|h| h.name).collect();
-        format!(
-            "no host {name} in this lab\nhint: one of {}",
-            names.join(", ")
-        )
+        format!("no host {name} in this lab\nhint: one of {}", names.join(", "))
     })
 }

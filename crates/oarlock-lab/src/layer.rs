@@ -26,10 +26,7 @@ pub fn write(layer: &Path, root: &Path, layout: Layout, hierarchies: &[Hierarchy
     text(&layer.join("usr/local/sbin/lab-boot"), BOOT, 0o755)?;
     text(&layer.join("usr/local/sbin/lab-agent"), AGENT, 0o755)?;
     for program in ["oarlock", "oarlock-lab"] {
-        symlink(
-            format!("/opt/oarlock/{program}"),
-            layer.join("usr/sbin").join(program),
-        )?;
+        symlink(format!("/opt/oarlock/{program}"), layer.join("usr/sbin").join(program))?;
     }
     oar_conf(layer, root, hierarchies)
 }
@@ -37,8 +34,7 @@ pub fn write(layer: &Path, root: &Path, layout: Layout, hierarchies: &[Hierarchy
 /// OAR's configuration: the package's own, with the database and server behind the service name.
 fn oar_conf(layer: &Path, root: &Path, hierarchies: &[Hierarchy]) -> Result<()> {
     let source = root.join("etc/oar/oar.conf");
-    let shipped =
-        fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
+    let shipped = fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
     let port = SERVICE_PORT.to_string();
     let mut settings = vec![
         ("DB_TYPE", Some("Pg")),
@@ -61,10 +57,7 @@ fn oar_conf(layer: &Path, root: &Path, hierarchies: &[Hierarchy]) -> Result<()> 
 
 /// `shipped` with each setting's line replaced, appended where there is none, or commented out.
 fn replace(shipped: &str, settings: &[(&str, Option<&str>)]) -> String {
-    let is = |line: &str, key: &str| {
-        line.strip_prefix(key)
-            .is_some_and(|rest| rest.starts_with('='))
-    };
+    let is = |line: &str, key: &str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with('='));
     let mut text: String = shipped
         .lines()
         .filter(|line| !settings.iter().any(|(key, _)| is(line, key)))

@@ -122,11 +122,7 @@ impl Layout {
         let mut text = String::from("127.0.0.1 localhost\n::1 localhost ip6-localhost\n");
         for host in self.hosts() {
             for link in host.links() {
-                let suffix = if *link == 1 {
-                    String::new()
-                } else {
-                    format!("-link{link}")
-                };
+                let suffix = if *link == 1 { String::new() } else { format!("-link{link}") };
                 text += &format!("{} {}{suffix}\n", host.address(*link), host.name);
             }
         }

@@ -78,10 +78,7 @@ impl Cut {
             Direction::In => &[What::In],
             Direction::Out => &[What::Out],
         };
-        let links = host
-            .links()
-            .iter()
-            .filter(|link| self.link.is_none_or(|l| l == **link));
+        let links = host.links().iter().filter(|link| self.link.is_none_or(|l| l == **link));
         links
             .flat_map(|link| {
                 what.iter().map(|what| Block {
@@ -111,13 +108,7 @@ impl Cut {
 /// Starts the process that holds the bridges' namespace, and makes the bridges.
 pub fn start() -> Result<Process> {
     let mut child = Command::new("setsid")
-        .args([
-            "unshare",
-            "--net",
-            "sh",
-            "-c",
-            "echo $$; exec sleep infinity",
-        ])
+        .args(["unshare", "--net", "sh", "-c", "echo $$; exec sleep infinity"])
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -126,22 +117,12 @@ pub fn start() -> Result<Process> {
         .context("cannot start the namespace of the bridges")?;
     let mut line = String::new();
     let pipe = child.stdout.take().context("no pipe")?;
-    BufReader::new(pipe)
-        .read_line(&mut line)
-        .context("cannot read a pid")?;
-    let pid = line
-        .trim()
-        .parse()
-        .context("the namespace of the bridges did not start");
-    let wires = pid
-        .and_then(Process::of)
-        .inspect_err(|_| kill_group(&mut child))?;
+    BufReader::new(pipe).read_line(&mut line).context("cannot read a pid")?;
+    let pid = line.trim().parse().context("the namespace of the bridges did not start");
+    let wires = pid.and_then(Process::of).inspect_err(|_| kill_group(&mut child))?;
     let mut commands = String::from("link set lo up\n");
     for link in LINKS {
-        let _ = writeln!(
-            commands,
-            "link add br{link} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
-        );
+        let _ = writeln!(commands, "link add br{link} type bridge stp_state 0 forward_delay 0 mcast_snooping 0");
         let _ = writeln!(commands, "link set br{link} up");
     }
     ip(wires, &commands)?;
@@ -153,10 +134,7 @@ pub fn plug(wires: Process, host: &Spec, pid: i32) -> Result<()> {
     let mut commands = String::new();
     for link in host.links() {
         let (port, mac) = (host.port(*link), host.mac(*link));
-        let _ = writeln!(
-            commands,
-            "link add {port} type veth peer name eth{link} address {mac} netns {pid}"
-        );
+        let _ = writeln!(commands, "link add {port} type veth peer name eth{link} address {mac} netns {pid}");
         let _ = writeln!(commands, "link set {port} master br{link} addrgenmode none");
     }
     ip(wires, &commands)
@@ -164,14 +142,7 @@ pub fn plug(wires: Process, host: &Spec, pid: i32) -> Result<()> {
 
 /// Takes the carrier off all cables of `host` at once.
 pub fn unplug(wires: Process, host: &Spec) -> Result<()> {
-    ip(
-        wires,
-        &host
-            .links()
-            .iter()
-            .map(|link| format!("link set {} down\n", host.port(*link)))
-            .collect::<String>(),
-    )
+    ip(wires, &host.links().iter().map(|link| format!("link set {} down\n", host.port(*link))).collect::<String>())
 }
 
 /// Removes the cables of `host`; gone already is no error.
@@ -184,31 +155,17 @@ pub fn remove(wires: Process, host: &Spec) -> Result<()> {
 }
 
 /// Makes the cables of the powered hosts behave as `blocks` says.
-pub fn apply(
-    wires: Process,
-    layout: Layout,
-    powered: &[&Spec],
-    blocks: &BTreeSet<Block>,
-) -> Result<()> {
+pub fn apply(wires: Process, layout: Layout, powered: &[&Spec], blocks: &BTreeSet<Block>) -> Result<()> {
     let mut commands = String::new();
     for host in powered {
         for link in host.links() {
-            let dead = blocks
-                .iter()
-                .any(|b| b.host == host.name && b.link == *link && b.what == What::Carrier);
-            let _ = writeln!(
-                commands,
-                "link set {} {}",
-                host.port(*link),
-                if dead { "down" } else { "up" }
-            );
+            let dead = blocks.iter().any(|b| b.host == host.name && b.link == *link && b.what == What::Carrier);
+            let _ = writeln!(commands, "link set {} {}", host.port(*link), if dead { "down" } else { "up" });
         }
     }
     let rules = ruleset(layout, powered, blocks);
     let mut nft = inside(wires, &["nft", "-f", "-"]);
-    output(&mut nft, Some(&rules), DEADLINE)?
-        .ok()
-        .context("cannot set the packet filter of the wires")?;
+    output(&mut nft, Some(&rules), DEADLINE)?.ok().context("cannot set the packet filter of the wires")?;
     ip(wires, &commands)
 }
 
@@ -217,16 +174,9 @@ pub fn apply(
 fn ruleset(layout: Layout, powered: &[&Spec], blocks: &BTreeSet<Block>) -> String {
     let mut text = String::from("table netdev lab\ndelete table netdev lab\ntable netdev lab {\n");
     for host in powered {
-        for (link, what) in host
-            .links()
-            .iter()
-            .flat_map(|l| [(*l, What::In), (*l, What::Out)])
-        {
+        for (link, what) in host.links().iter().flat_map(|l| [(*l, What::In), (*l, What::Out)]) {
             let mut rules = String::new();
-            for block in blocks
-                .iter()
-                .filter(|b| b.host == host.name && b.link == link && b.what == what)
-            {
+            for block in blocks.iter().filter(|b| b.host == host.name && b.link == link && b.what == what) {
                 let side = if what == What::In { "saddr" } else { "daddr" };
                 match block.peer.as_deref().map(|peer| layout.host(peer)) {
                     None => rules += "    drop\n",
@@ -237,17 +187,10 @@ fn ruleset(layout: Layout, powered: &[&Spec], blocks: &BTreeSet<Block>) -> Strin
                 }
             }
             if !rules.is_empty() {
-                let (hook, name) = if what == What::In {
-                    ("egress", "in")
-                } else {
-                    ("ingress", "out")
-                };
+                let (hook, name) = if what == What::In { ("egress", "in") } else { ("ingress", "out") };
                 let (port, octet) = (host.port(link), host.octet);
                 let _ = writeln!(text, "  chain {name}_{octet}_{link} {{");
-                let _ = writeln!(
-                    text,
-                    "    type filter hook {hook} device \"{port}\" priority 0; policy accept;"
-                );
+                let _ = writeln!(text, "    type filter hook {hook} device \"{port}\" priority 0; policy accept;");
                 text += &rules;
                 text += "  }\n";
             }
@@ -267,9 +210,7 @@ fn ip(wires: Process, commands: &str) -> Result<()> {
 /// A command in the bridges' network namespace.
 fn inside(wires: Process, argv: &[&str]) -> Command {
     let mut command = Command::new("nsenter");
-    command
-        .arg(format!("--net=/proc/{}/ns/net", wires.pid))
-        .args(argv);
+    command.arg(format!("--net=/proc/{}/ns/net", wires.pid)).args(argv);
     command
 }
 
@@ -283,24 +224,14 @@ mod tests {
 
     #[test]
     fn a_plain_cut_takes_the_carrier_of_every_link() {
-        let what: Vec<(u8, What)> = blocks(&Cut::default())
-            .iter()
-            .map(|b| (b.link, b.what))
-            .collect();
+        let what: Vec<(u8, What)> = blocks(&Cut::default()).iter().map(|b| (b.link, b.what)).collect();
         assert_eq!(what, [(1, What::Carrier), (2, What::Carrier)]);
     }
 
     #[test]
     fn healing_one_direction_leaves_the_other() {
-        let mut left = blocks(&Cut {
-            keep_carrier: true,
-            link: Some(1),
-            ..Cut::default()
-        });
-        let heal = Cut {
-            direction: Direction::In,
-            ..Cut::default()
-        };
+        let mut left = blocks(&Cut { keep_carrier: true, link: Some(1), ..Cut::default() });
+        let heal = Cut { direction: Direction::In, ..Cut::default() };
         left.retain(|block| !heal.heals("server1", block));
         let what: Vec<(u8, What)> = left.iter().map(|b| (b.link, b.what)).collect();
         assert_eq!(what, [(1, What::Out)]);
@@ -310,12 +241,7 @@ mod tests {
 
     #[test]
     fn the_filter_names_port_direction_and_peer() {
-        let cut = Cut {
-            link: Some(2),
-            direction: Direction::In,
-            peer: Some("server2".into()),
-            ..Cut::default()
-        };
+        let cut = Cut { link: Some(2), direction: Direction::In, peer: Some("server2".into()), ..Cut::default() };
         let hosts: Vec<&Spec> = Layout::Two.hosts().iter().collect();
         assert_eq!(
             ruleset(Layout::Two, &hosts, &blocks(&cut)),

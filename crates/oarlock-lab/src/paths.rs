@@ -30,35 +30,23 @@ impl Paths {
             .find(|dir| dir.join("xtask/Cargo.toml").is_file())
             .context("not inside a checkout of oarlock")?
             .to_owned();
-        let target = env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| workspace.join("target"), |dir| workspace.join(dir));
-        let roots =
-            env::var_os("OARLOCK_LAB_ROOTS").map_or_else(|| target.join("lab"), PathBuf::from);
+        let target =
+            env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), |dir| workspace.join(dir));
+        let roots = env::var_os("OARLOCK_LAB_ROOTS").map_or_else(|| target.join("lab"), PathBuf::from);
         let run = target.join("lab/run");
         for path in [&roots, &run] {
             // The overlay mount options have no way to write these characters.
             if path.to_string_lossy().contains([':', ',', '\\', '\n']) {
-                bail!(
-                    "the lab cannot live in {}: the path holds one of `: , \\`",
-                    path.display()
-                );
+                bail!("the lab cannot live in {}: the path holds one of `: , \\`", path.display());
             }
         }
-        Ok(Self {
-            workspace,
-            target,
-            roots,
-            run,
-        })
+        Ok(Self { workspace, target, roots, run })
     }
 
     /// A short name that differs between checkouts, for what is visible machine-wide.
     #[must_use]
     pub fn lab_id(&self) -> String {
-        format!(
-            "oarlab-{:06x}",
-            fnv1a(self.run.as_os_str().as_encoded_bytes()) & 0xff_ffff
-        )
+        format!("oarlab-{:06x}", fnv1a(self.run.as_os_str().as_encoded_bytes()) & 0xff_ffff)
     }
 
     /// The directory of one host: its upper layer, console log and mount point.
@@ -89,9 +77,7 @@ impl Paths {
 /// The 64-bit FNV-1a hash: names and stamps only, nothing that must resist anybody.
 #[must_use]
 pub fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Writes `text` to `path` so that a reader sees the old or the new content, never half.

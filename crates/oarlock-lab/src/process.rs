@@ -41,14 +41,9 @@ impl Process {
         if !self.alive() {
             return Ok(());
         }
-        pidfd_send_signal(&fd, Signal::KILL)
-            .with_context(|| format!("cannot kill {}", self.pid))?;
+        pidfd_send_signal(&fd, Signal::KILL).with_context(|| format!("cannot kill {}", self.pid))?;
         if !crate::deadline::await_readable(&fd, deadline)? {
-            bail!(
-                "process {} is still there {} ms after kill -9",
-                self.pid,
-                deadline.as_millis()
-            );
+            bail!("process {} is still there {} ms after kill -9", self.pid, deadline.as_millis());
         }
         Ok(())
     }
@@ -71,10 +66,7 @@ mod tests {
 
     #[test]
     fn a_killed_process_is_not_alive_and_killing_it_again_is_no_error() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .spawn()
-            .unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let process = Process::of(child.id().cast_signed()).unwrap();
         assert!(process.alive());
         process.kill(Duration::from_secs(5)).unwrap();
@@ -86,10 +78,7 @@ mod tests {
 
     #[test]
     fn another_process_with_the_same_pid_is_left_alone() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .spawn()
-            .unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let mut process = Process::of(child.id().cast_signed()).unwrap();
         process.start_ticks += 1;
         process.kill(Duration::from_secs(5)).unwrap();

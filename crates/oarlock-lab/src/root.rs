@@ -28,10 +28,7 @@ pub fn ensure(paths: &Paths, suite: Suite) -> Result<PathBuf> {
     let dir = paths.roots.join(suite.to_string());
     let root = dir.join("root");
     let stamp = dir.join("stamp");
-    let recipe = format!(
-        "{:016x}\n",
-        fnv1a(format!("{CONFIGURE}{:?}", suite.packages()).as_bytes())
-    );
+    let recipe = format!("{:016x}\n", fnv1a(format!("{CONFIGURE}{:?}", suite.packages()).as_bytes()));
     let current = || fs::read_to_string(&stamp).is_ok_and(|text| text == recipe) && root.is_dir();
     if current() {
         return Ok(root);
@@ -64,19 +61,9 @@ fn build(suite: Suite, root: &Path) -> Result<()> {
 
     prepare(root, &sources)?;
     let mut configure = Command::new("unshare");
-    configure.args([
-        "--mount",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--uts",
-        "--ipc",
-    ]);
+    configure.args(["--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc"]);
     configure.arg(format!("--mount-proc={}", root.join("proc").display()));
-    configure
-        .arg("chroot")
-        .arg(root)
-        .args(["/bin/sh", "-c", CONFIGURE, "configure-root"]);
+    configure.arg("chroot").arg(root).args(["/bin/sh", "-c", CONFIGURE, "configure-root"]);
     configure.args(suite.packages());
     step("packages of the lab hosts", &mut configure)?;
     fs::write(root.join("etc/resolv.conf"), "").context("cannot empty resolv.conf")
@@ -96,18 +83,13 @@ fn prepare(root: &Path, sources: &[Source]) -> Result<()> {
             .with_context(|| format!("cannot copy the keyring {}", source.keyring.display()))?;
     }
     for file in ["etc/resolv.conf", "etc/hosts"] {
-        fs::copy(Path::new("/").join(file), root.join(file))
-            .with_context(|| format!("cannot copy /{file}"))?;
+        fs::copy(Path::new("/").join(file), root.join(file)).with_context(|| format!("cannot copy /{file}"))?;
     }
     Ok(())
 }
 
 fn remove(path: &Path) -> Result<()> {
-    let removed = if path.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    };
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", path.display()))
@@ -151,19 +133,11 @@ fn step(title: &str, command: &mut Command) -> Result<()> {
 }
 
 /// Shows the step's output as it comes; returns its last lines when it ends or is too late.
-fn follow(
-    log: impl std::io::Read + Send + 'static,
-    title: &str,
-    terminal: bool,
-    started: Instant,
-) -> Vec<String> {
+fn follow(log: impl std::io::Read + Send + 'static, title: &str, terminal: bool, started: Instant) -> Vec<String> {
     let (sender, lines) = channel();
     thread::spawn(move || {
         for line in BufReader::new(log).split(b'\n').map_while(Result::ok) {
-            if sender
-                .send(String::from_utf8_lossy(&line).into_owned())
-                .is_err()
-            {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                 break;
             }
         }

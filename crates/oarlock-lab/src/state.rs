@@ -92,12 +92,8 @@ impl State {
                 return Err(error).with_context(|| format!("cannot read {}", file.display()));
             }
         };
-        let state = serde_json::from_str(&text).with_context(|| {
-            format!(
-                "{} is not a lab's state\nhint: cargo xtask lab down",
-                file.display()
-            )
-        })?;
+        let state = serde_json::from_str(&text)
+            .with_context(|| format!("{} is not a lab's state\nhint: cargo xtask lab down", file.display()))?;
         Ok(Some(state))
     }
 
@@ -116,11 +112,7 @@ pub fn lock(path: &Path, deadline: Duration) -> Result<File> {
             return Err(error).with_context(|| format!("cannot lock {}", path.display()));
         }
         if Instant::now() >= end {
-            bail!(
-                "another command has held {} for {} s",
-                path.display(),
-                deadline.as_secs()
-            );
+            bail!("another command has held {} for {} s", path.display(), deadline.as_secs());
         }
         thread::sleep(Duration::from_millis(5));
     }

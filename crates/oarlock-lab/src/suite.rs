@@ -34,11 +34,7 @@ impl Suite {
             "openssh-server openssl procps psmisc strace sudo tini",
             "oar-node oar-server oar-server-pgsql oar-user oar-user-pgsql",
         ];
-        let mut packages: Vec<String> = common
-            .iter()
-            .flat_map(|line| line.split(' '))
-            .map(str::to_owned)
-            .collect();
+        let mut packages: Vec<String> = common.iter().flat_map(|line| line.split(' ')).map(str::to_owned).collect();
         packages.push(format!("postgresql-{}", self.postgresql()));
         packages
     }
