@@ -30,18 +30,11 @@ pub fn check_log(args: &CheckArgs) -> Result<()> {
     let seconds = |stamp: crate::history::Stamp| stamp.ms_since(history.start.at) / 1_000.0;
     for gap in gaps_above(&history, args.gap_ms) {
         let open = if gap.ended { "" } else { ", not ended" };
-        println!(
-            "outage at {:.3} s: {:.0} ms{open}",
-            seconds(gap.from),
-            gap.ms()
-        );
+        println!("outage at {:.3} s: {:.0} ms{open}", seconds(gap.from), gap.ms());
     }
     for span in refused_spans(&history) {
         let (at, ms) = (seconds(span.from), span.ms());
-        println!(
-            "refused at {at:.3} s: {ms:.0} ms, {} attempts",
-            span.attempts
-        );
+        println!("refused at {at:.3} s: {ms:.0} ms, {} attempts", span.attempts);
     }
     println!("{verdict}");
     if !verdict.clean() {
@@ -72,9 +65,7 @@ pub struct PlotArgs {
 
 fn parse_mark(text: &str) -> Result<(f64, String)> {
     let (seconds, label) = text.split_once('=').context("not SECONDS=LABEL")?;
-    let seconds: f64 = seconds
-        .parse()
-        .with_context(|| format!("seconds {seconds:?}"))?;
+    let seconds: f64 = seconds.parse().with_context(|| format!("seconds {seconds:?}"))?;
     if !seconds.is_finite() {
         bail!("seconds {seconds}: not finite");
     }
@@ -91,11 +82,7 @@ pub fn plot_log(args: &PlotArgs) -> Result<()> {
     let marks: Vec<Mark> = args.mark.iter().map(mark).collect();
     let (before, after) = CLOSE_UP_MS;
     let mut views = vec![View::whole("the whole log", &history)];
-    views.extend(
-        marks
-            .iter()
-            .map(|m| View::around(&m.label, m.at, before, after)),
-    );
+    views.extend(marks.iter().map(|m| View::around(&m.label, m.at, before, after)));
     let svg = draw(&history, &marks, &views);
     std::fs::write(&args.out, svg).with_context(|| format!("write {}", args.out.display()))
 }

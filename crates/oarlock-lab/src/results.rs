@@ -89,12 +89,9 @@ impl Results {
         let named = || format!("results file {}", path.display());
         let stored = match std::fs::read_to_string(path) {
             Ok(text) => serde_json::from_str(&text).with_context(named)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Stored {
-                schema: SCHEMA,
-                title: title.to_owned(),
-                machine: Vec::new(),
-                cases: Vec::new(),
-            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Stored { schema: SCHEMA, title: title.to_owned(), machine: Vec::new(), cases: Vec::new() }
+            }
             Err(error) => return Err(error).with_context(named),
         };
         if stored.schema != SCHEMA {
@@ -125,10 +122,7 @@ impl Results {
         let cases = &mut self.stored.cases;
         match cases.iter_mut().find(|c| c.key == *key) {
             Some(case) => case.runs.push(run),
-            None => cases.push(Case {
-                key: key.clone(),
-                runs: vec![run],
-            }),
+            None => cases.push(Case { key: key.clone(), runs: vec![run] }),
         }
         let text = serde_json::to_string_pretty(&self.stored).context("encode the results")?;
         replace(&self.path, &(text + "\n"))
@@ -149,18 +143,7 @@ impl Results {
         if !self.stored.machine.is_empty() {
             page.push('\n');
         }
-        let header = [
-            "#",
-            "fault",
-            "settings",
-            "passed",
-            "n",
-            "min",
-            "median",
-            "p99",
-            "max",
-            "lost rows",
-        ];
+        let header = ["#", "fault", "settings", "passed", "n", "min", "median", "p99", "max", "lost rows"];
         let rows: Vec<Vec<String>> = self.stored.cases.iter().map(row).collect();
         page += &table(&header, &rows);
         let failed: Vec<String> = self.stored.cases.iter().flat_map(failures).collect();
@@ -192,11 +175,7 @@ fn failures(case: &Case) -> Vec<String> {
     let failed = case.runs.iter().filter(|r| !r.passed);
     let line = |r: &Run| {
         let (row, variant) = (&case.key.row, &case.key.variant);
-        format!(
-            "- {row} ({variant}), build {}: {}\n",
-            r.build,
-            r.failures.join("; ")
-        )
+        format!("- {row} ({variant}), build {}: {}\n", r.build, r.failures.join("; "))
     };
     failed.map(line).collect()
 }
@@ -207,10 +186,7 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     text += &" --- |".repeat(header.len());
     text.push('\n');
     for row in rows {
-        let cells: Vec<String> = row
-            .iter()
-            .map(|cell| cell.replace('|', "\\|").replace('\n', " "))
-            .collect();
+        let cells: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|").replace('\n', " ")).collect();
         let _ = writeln!(text, "| {} |", cells.join(" | "));
     }
     text
@@ -239,11 +215,7 @@ mod tests {
     use super::*;
 
     fn key(row: &str) -> CaseKey {
-        CaseKey {
-            row: row.into(),
-            title: format!("fault {row}"),
-            variant: "two postgresql fast".into(),
-        }
+        CaseKey { row: row.into(), title: format!("fault {row}"), variant: "two postgresql fast".into() }
     }
 
     fn run(build: &str, outage_ms: Option<f64>, failures: &[&str]) -> Run {
@@ -264,12 +236,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("results/matrix.json");
         let mut results = Results::open(&path, "Matrix").unwrap();
-        results
-            .append(&key("2"), run("a", Some(300.0), &[]))
-            .unwrap();
-        results
-            .append(&key("2"), run("b", Some(320.0), &[]))
-            .unwrap();
+        results.append(&key("2"), run("a", Some(300.0), &[])).unwrap();
+        results.append(&key("2"), run("b", Some(320.0), &[])).unwrap();
         results.append(&key("4"), run("b", None, &[])).unwrap();
 
         let again = Results::open(&path, "ignored").unwrap();

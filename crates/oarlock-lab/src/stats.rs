@@ -44,13 +44,7 @@ mod tests {
     #[test]
     fn of_an_odd_number() {
         let summary = Summary::of(&[5.0, 1.0, 3.0]).unwrap();
-        let expected = Summary {
-            n: 3,
-            min: 1.0,
-            median: 3.0,
-            p99: 5.0,
-            max: 5.0,
-        };
+        let expected = Summary { n: 3, min: 1.0, median: 3.0, p99: 5.0, max: 5.0 };
         assert_eq!(summary, expected);
     }
 
@@ -63,10 +57,7 @@ mod tests {
     fn p99_is_a_measured_value() {
         let values: Vec<f64> = (1..=200).map(f64::from).collect();
         let summary = Summary::of(&values).unwrap();
-        assert_eq!(
-            (summary.median, summary.p99, summary.max),
-            (100.5, 198.0, 200.0)
-        );
+        assert_eq!((summary.median, summary.p99, summary.max), (100.5, 198.0, 200.0));
         let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
         assert_eq!(Summary::of(&hundred).unwrap().p99, 99.0);
     }

@@ -1,15 +1,10 @@
 //! The writing client against a real PostgreSQL that dies, stalls and lies.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a helper that fails shall fail its test"
-)]
+#![allow(clippy::unwrap_used, reason = "a helper that fails shall fail its test")]
 
 mod postgres;
 
 use oarlock_lab::client::{Session, Target, create_table, fetch_rows};
-use oarlock_lab::history::{
-    Attempt, History, IdleEvent, Outcome, Rows, Stamp, check, outage_around,
-};
+use oarlock_lab::history::{Attempt, History, IdleEvent, Outcome, Rows, Stamp, check, outage_around};
 use postgres::Postgres;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -37,9 +32,7 @@ impl Client {
 
     /// Reads the log again and again until it satisfies.
     fn await_log(&self, what: &str, satisfied: impl Fn(&History) -> bool) {
-        until(what, || {
-            Path::exists(&self.log) && History::read(&self.log).is_ok_and(|h| satisfied(&h))
-        });
+        until(what, || Path::exists(&self.log) && History::read(&self.log).is_ok_and(|h| satisfied(&h)));
     }
 
     fn stop(mut self) -> History {
@@ -78,10 +71,7 @@ fn target(postgres: &Postgres) -> Target {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(future)
 }
 
@@ -129,14 +119,8 @@ fn a_quiet_run_is_clean_and_a_missing_or_doubled_row_is_caught() {
     assert_eq!((verdict.refused, verdict.unknown), (0, 0), "{verdict}");
 
     admin(&postgres, "DELETE FROM bench.rows WHERE id = 7");
-    admin(
-        &postgres,
-        "INSERT INTO bench.rows SELECT * FROM bench.rows WHERE id = 8",
-    );
-    admin(
-        &postgres,
-        "INSERT INTO bench.rows VALUES ('r', 999999, 0, 0)",
-    );
+    admin(&postgres, "INSERT INTO bench.rows SELECT * FROM bench.rows WHERE id = 8");
+    admin(&postgres, "INSERT INTO bench.rows VALUES ('r', 999999, 0, 0)");
     let verdict = check(&history, &rows(&postgres));
     assert_eq!(verdict.lost, [7]);
     assert_eq!(verdict.doubled, [8]);
@@ -148,9 +132,7 @@ fn a_killed_server_is_an_outage_without_a_lost_row() {
     let Some(postgres) = postgres() else { return };
     let server = postgres.start();
     let client = Client::start(&postgres, &["--connections", "2"]);
-    client.await_log("20 acknowledged rows and idle connections", |h| {
-        acked(h) >= 20 && h.idle.len() == 2
-    });
+    client.await_log("20 acknowledged rows and idle connections", |h| acked(h) >= 20 && h.idle.len() == 2);
 
     let killed = Stamp::now();
     server.kill();
@@ -162,12 +144,7 @@ fn a_killed_server_is_an_outage_without_a_lost_row() {
     let restarted = Stamp::now();
     let _server = postgres.start();
     client.await_log("acknowledged rows and idle connections again", |h| {
-        acked_after(h, restarted)
-            && h.idle
-                .iter()
-                .filter(|i| i.event == IdleEvent::Opened)
-                .count()
-                == 4
+        acked_after(h, restarted) && h.idle.iter().filter(|i| i.event == IdleEvent::Opened).count() == 4
     });
     let history = client.stop();
 
@@ -175,21 +152,14 @@ fn a_killed_server_is_an_outage_without_a_lost_row() {
     assert!(verdict.clean(), "{verdict}");
     let outage = outage_around(&history, killed, history.last_instant()).unwrap();
     assert!(outage.ended);
-    assert!(
-        outage.ms() >= restarted.ms_since(killed),
-        "{} ms",
-        outage.ms()
-    );
+    assert!(outage.ms() >= restarted.ms_since(killed), "{} ms", outage.ms());
     let alive = history.idle.iter().filter(|i| i.event == IdleEvent::Alive);
     assert_eq!(alive.count(), 2);
 }
 
 /// Makes every commit wait for a standby that does not exist.
 fn stall_commits(postgres: &Postgres) {
-    admin(
-        postgres,
-        "ALTER SYSTEM SET synchronous_standby_names = 'nobody'",
-    );
+    admin(postgres, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
     admin(postgres, "SELECT pg_reload_conf()");
 }
 
@@ -206,11 +176,7 @@ fn a_commit_whose_wait_was_cancelled_counts_as_unknown() {
     stall_commits(&postgres);
     let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     let warned = |h: &History| {
-        let warned = |a: &Attempt| {
-            a.error
-                .as_deref()
-                .is_some_and(|e| e.starts_with("warning: "))
-        };
+        let warned = |a: &Attempt| a.error.as_deref().is_some_and(|e| e.starts_with("warning: "));
         find(h, warned)
     };
     until("a warned attempt", || {
@@ -235,9 +201,7 @@ fn an_attempt_that_hangs_is_abandoned_and_unknown() {
     client.await_log("10 acknowledged rows", |h| acked(h) >= 10);
     stall_commits(&postgres);
     let hung = |a: &Attempt| a.error.as_deref() == Some("no answer in 200 ms");
-    client.await_log("two abandoned attempts", |h| {
-        h.attempts.iter().filter(|a| hung(a)).count() >= 2
-    });
+    client.await_log("two abandoned attempts", |h| h.attempts.iter().filter(|a| hung(a)).count() >= 2);
     let history = client.stop();
     let attempt = find(&history, hung).unwrap();
     assert_eq!(attempt.outcome, Outcome::Unknown);

@@ -13,20 +13,8 @@ const RETRY: Duration = Duration::from_millis(20);
 
 /// Holds one idle connection, opens it again when it breaks, and tells at the end whether it
 /// still answers. Fails only if its log cannot be written.
-pub async fn hold(
-    connection: u32,
-    target: Target,
-    log: Log,
-    mut stop: watch::Receiver<bool>,
-) -> Result<()> {
-    let record = |event, error| {
-        log.write(&Line::Idle(IdleChange {
-            connection,
-            event,
-            at: Stamp::now(),
-            error,
-        }))
-    };
+pub async fn hold(connection: u32, target: Target, log: Log, mut stop: watch::Receiver<bool>) -> Result<()> {
+    let record = |event, error| log.write(&Line::Idle(IdleChange { connection, event, at: Stamp::now(), error }));
     while !*stop.borrow() {
         let Ok(mut session) = Session::open(&target).await else {
             tokio::select! {

@@ -31,7 +31,6 @@ impl Log {
         let mut text = serde_json::to_string(line).context("encode a line of the client's log")?;
         text.push('\n');
         let mut file: &File = &self.0;
-        file.write_all(text.as_bytes())
-            .context("write the client's log")
+        file.write_all(text.as_bytes()).context("write the client's log")
     }
 }

@@ -58,10 +58,8 @@ pub struct ClientArgs {
 /// Only what the client itself needs can fail it (its log, its table where it shall create it):
 /// a service that refuses or hangs is what it is there to record.
 pub fn run(args: &ClientArgs) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the client's runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the client's runtime")?;
     let done = runtime.block_on(run_until_stopped(args));
     // A name look-up that hangs sits in a thread that nothing can cancel; it must not keep us.
     runtime.shutdown_background();
@@ -76,16 +74,8 @@ async fn run_until_stopped(args: &ClientArgs) -> Result<()> {
     }
     let log = Log::open(&args.log)?;
     let at = Stamp::now();
-    let run = args
-        .run
-        .clone()
-        .unwrap_or_else(|| format!("run-{}", at.wall_us));
-    log.write(&Line::Start(Start {
-        run: run.clone(),
-        host: args.target.host.clone(),
-        writers: args.writers,
-        at,
-    }))?;
+    let run = args.run.clone().unwrap_or_else(|| format!("run-{}", at.wall_us));
+    log.write(&Line::Start(Start { run: run.clone(), host: args.target.host.clone(), writers: args.writers, at }))?;
     let (stop, stopped) = watch::channel(false);
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..args.writers {
@@ -97,12 +87,7 @@ async fn run_until_stopped(args: &ClientArgs) -> Result<()> {
         tasks.spawn(writer.run(stopped.clone()));
     }
     for number in 0..args.connections {
-        tasks.spawn(idle::hold(
-            number,
-            args.target.clone(),
-            log.clone(),
-            stopped.clone(),
-        ));
+        tasks.spawn(idle::hold(number, args.target.clone(), log.clone(), stopped.clone()));
     }
     drop(stopped);
     tokio::select! {

@@ -31,10 +31,7 @@ pub async fn create_table(target: &Target, within: Duration) -> Result<()> {
             Err(error) => error,
         };
         if Instant::now() >= deadline {
-            let what = format!(
-                "create the table bench.rows within {} ms",
-                within.as_millis()
-            );
+            let what = format!("create the table bench.rows within {} ms", within.as_millis());
             return Err(error.context(what));
         }
         sleep(Duration::from_millis(100)).await;
@@ -70,10 +67,7 @@ pub async fn fetch_rows(target: &Target, run: &str) -> Result<Rows> {
 
 /// Reads the rows of a run, as [`fetch_rows`] does, for a caller without a runtime.
 pub fn read_rows(args: &RowsArgs) -> Result<Rows> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let rows = runtime.block_on(fetch_rows(&args.target, &args.run));
     // As for the client: a name look-up that hangs must not keep us.
     runtime.shutdown_background();

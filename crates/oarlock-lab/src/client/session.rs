@@ -101,11 +101,7 @@ impl Session {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut config = tokio_postgres::Config::new();
-        config
-            .user(&target.user)
-            .password(&target.password)
-            .dbname(&target.dbname)
-            .application_name("oarlock-lab");
+        config.user(&target.user).password(&target.password).dbname(&target.dbname).application_name("oarlock-lab");
         let (client, connection) = config.connect_raw(stream, NoTls).await.context("log in")?;
         let warning = Arc::new(Mutex::new(None));
         Ok(Session {
@@ -139,11 +135,7 @@ impl Session {
         let result = timeout(self.statement_timeout, self.client.simple_query(sql)).await;
         let warning = self.take_warning();
         match result {
-            Ok(Ok(messages)) => Ok(Answer {
-                rows: completed_rows(&messages),
-                messages,
-                warning,
-            }),
+            Ok(Ok(messages)) => Ok(Answer { rows: completed_rows(&messages), messages, warning }),
             Ok(Err(error)) => Err(failure(&error, warning)),
             Err(_) => Err(Failure {
                 outcome: Outcome::Unknown,

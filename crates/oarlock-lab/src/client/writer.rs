@@ -30,14 +30,7 @@ pub struct Writer {
 impl Writer {
     /// A writer that has not connected yet. `run` must hold no quote character.
     pub fn new(number: u32, run: &str, target: Target, pace: Pace, log: Log) -> Writer {
-        Writer {
-            number,
-            run: run.replace('\'', "''"),
-            target,
-            pace,
-            log,
-            session: None,
-        }
+        Writer { number, run: run.replace('\'', "''"), target, pace, log, session: None }
     }
 
     /// Writes rows until told to stop. Fails only if its log cannot be written.
@@ -70,15 +63,7 @@ impl Writer {
             Ok(()) => (Outcome::Acked, None),
             Err((outcome, reason)) => (outcome, Some(reason)),
         };
-        Attempt {
-            id,
-            writer: self.number,
-            outcome,
-            begun,
-            sent,
-            done: Stamp::now(),
-            error,
-        }
+        Attempt { id, writer: self.number, outcome, begun, sent, done: Stamp::now(), error }
     }
 
     /// Writes one row, over a new connection if there is none. `sent` is set just before the
@@ -86,9 +71,9 @@ impl Writer {
     async fn write(&mut self, id: i64, sent: &mut Option<Stamp>) -> Result<(), (Outcome, String)> {
         let session = match self.session.take() {
             Some(session) if !session.is_closed() => session,
-            _ => Session::open(&self.target)
-                .await
-                .map_err(|error| (Outcome::Refused, format!("connect: {error:#}")))?,
+            _ => {
+                Session::open(&self.target).await.map_err(|error| (Outcome::Refused, format!("connect: {error:#}")))?
+            }
         };
         let at = Stamp::now();
         *sent = Some(at);

@@ -33,10 +33,7 @@ pub struct Verdict {
 impl Verdict {
     /// Whether every acknowledged row is there once, and nothing that should not be.
     pub fn clean(&self) -> bool {
-        self.lost.is_empty()
-            && self.doubled.is_empty()
-            && self.unexpected.is_empty()
-            && self.refused_present.is_empty()
+        self.lost.is_empty() && self.doubled.is_empty() && self.unexpected.is_empty() && self.refused_present.is_empty()
     }
 }
 
@@ -117,10 +114,7 @@ mod tests {
     use super::*;
 
     fn at(us: i64) -> Stamp {
-        Stamp {
-            wall_us: us,
-            mono_us: us,
-        }
+        Stamp { wall_us: us, mono_us: us }
     }
 
     /// A client of one writer that attempted rows 1, 2, 3, … with these outcomes, and stopped.
@@ -135,12 +129,7 @@ mod tests {
             error: None,
         };
         History {
-            start: Start {
-                run: "r".into(),
-                host: "oar".into(),
-                writers: 1,
-                at: at(0),
-            },
+            start: Start { run: "r".into(), host: "oar".into(), writers: 1, at: at(0) },
             attempts: outcomes.iter().enumerate().map(attempt).collect(),
             idle: Vec::new(),
             end: Some(at(1)),
@@ -153,11 +142,7 @@ mod tests {
     fn all_there_is_clean() {
         let rows = Rows::from([(1, 1), (2, 1), (3, 1)]);
         let verdict = check(&history(&[Acked, Acked, Acked]), &rows);
-        let expected = Verdict {
-            attempts: 3,
-            acked: 3,
-            ..Verdict::default()
-        };
+        let expected = Verdict { attempts: 3, acked: 3, ..Verdict::default() };
         assert_eq!(verdict, expected);
         assert!(verdict.clean());
     }

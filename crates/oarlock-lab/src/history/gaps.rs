@@ -49,18 +49,10 @@ fn gaps(history: &History) -> Vec<Gap> {
     let mut gaps = Vec::with_capacity(acks.len() + 1);
     let mut from = history.start.at;
     for to in acks {
-        gaps.push(Gap {
-            from,
-            to,
-            ended: true,
-        });
+        gaps.push(Gap { from, to, ended: true });
         from = to;
     }
-    gaps.push(Gap {
-        from,
-        to: history.last_instant(),
-        ended: false,
-    });
+    gaps.push(Gap { from, to: history.last_instant(), ended: false });
     gaps
 }
 
@@ -116,10 +108,7 @@ mod tests {
     use super::*;
 
     fn at_ms(ms: i64) -> Stamp {
-        Stamp {
-            wall_us: 1_000_000 + ms * 1_000,
-            mono_us: ms * 1_000,
-        }
+        Stamp { wall_us: 1_000_000 + ms * 1_000, mono_us: ms * 1_000 }
     }
 
     /// A log of attempts (begun, done, outcome), times in milliseconds.
@@ -134,12 +123,7 @@ mod tests {
             error: None,
         };
         History {
-            start: Start {
-                run: "r".into(),
-                host: "oar".into(),
-                writers: 1,
-                at: at_ms(0),
-            },
+            start: Start { run: "r".into(), host: "oar".into(), writers: 1, at: at_ms(0) },
             attempts: attempts.iter().enumerate().map(attempt).collect(),
             idle: Vec::new(),
             end: Some(at_ms(end_ms)),
@@ -166,10 +150,8 @@ mod tests {
 
     #[test]
     fn lists_gaps_above_a_threshold() {
-        let found: Vec<(i64, i64, bool)> = gaps_above(&two_outages(), 50.0)
-            .iter()
-            .map(|g| (g.from.mono_us, g.to.mono_us, g.ended))
-            .collect();
+        let found: Vec<(i64, i64, bool)> =
+            gaps_above(&two_outages(), 50.0).iter().map(|g| (g.from.mono_us, g.to.mono_us, g.ended)).collect();
         assert_eq!(found, [(11_000, 352_000, true), (360_000, 700_000, true)]);
     }
 
@@ -186,18 +168,12 @@ mod tests {
 
     #[test]
     fn an_outage_without_end_says_so() {
-        let history = history(
-            &[(0, 1, Acked), (10, 400, Unknown), (400, 900, Refused)],
-            950,
-        );
+        let history = history(&[(0, 1, Acked), (10, 400, Unknown), (400, 900, Refused)], 950);
         let outage = outage_around(&history, at_ms(10), at_ms(950)).unwrap();
         assert_eq!((outage.ms(), outage.ended), (949.0, false));
         let spans = refused_spans(&history);
         assert_eq!(spans.len(), 1);
-        assert_eq!(
-            (spans[0].ms(), spans[0].attempts, spans[0].ended),
-            (940.0, 2, false)
-        );
+        assert_eq!((spans[0].ms(), spans[0].attempts, spans[0].ended), (940.0, 2, false));
     }
 
     #[test]
@@ -212,10 +188,7 @@ mod tests {
     fn refused_time_runs_from_the_first_failure_to_the_next_acknowledgement() {
         let spans = refused_spans(&two_outages());
         assert_eq!(spans.len(), 1);
-        assert_eq!(
-            (spans[0].ms(), spans[0].attempts, spans[0].ended),
-            (332.0, 2, true)
-        );
+        assert_eq!((spans[0].ms(), spans[0].attempts, spans[0].ended), (332.0, 2, true));
     }
 
     #[test]

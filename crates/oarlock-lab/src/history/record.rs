@@ -27,18 +27,12 @@ impl Stamp {
     pub fn now() -> Stamp {
         use rustix::time::{ClockId, clock_gettime};
         let us = |t: rustix::time::Timespec| t.tv_sec * 1_000_000 + t.tv_nsec / 1_000;
-        Stamp {
-            wall_us: us(clock_gettime(ClockId::Realtime)),
-            mono_us: us(clock_gettime(ClockId::Monotonic)),
-        }
+        Stamp { wall_us: us(clock_gettime(ClockId::Realtime)), mono_us: us(clock_gettime(ClockId::Monotonic)) }
     }
 
     /// The instant `ms` milliseconds later (earlier if negative), on both clocks.
     pub fn shifted_ms(self, ms: i64) -> Stamp {
-        Stamp {
-            wall_us: self.wall_us + ms * 1_000,
-            mono_us: self.mono_us + ms * 1_000,
-        }
+        Stamp { wall_us: self.wall_us + ms * 1_000, mono_us: self.mono_us + ms * 1_000 }
     }
 
     /// Milliseconds from `earlier` to this instant, on the monotonic clock.
@@ -153,8 +147,7 @@ pub struct History {
 impl History {
     /// Reads a log from a file; see [`History::parse`].
     pub fn read(path: &Path) -> Result<History> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         History::parse(&text).with_context(|| format!("client log {}", path.display()))
     }
 
@@ -169,12 +162,7 @@ impl History {
             Some(_) => bail!("line 1 is not a start line"),
             None => bail!("empty, not even a start line"),
         };
-        let mut history = History {
-            start,
-            attempts: Vec::new(),
-            idle: Vec::new(),
-            end: None,
-        };
+        let mut history = History { start, attempts: Vec::new(), idle: Vec::new(), end: None };
         for (index, text) in lines {
             let line = serde_json::from_str(text).with_context(|| format!("line {}", index + 1))?;
             match line {

@@ -39,12 +39,7 @@ pub struct View {
 impl View {
     /// The whole of a log.
     pub fn whole(title: &str, history: &History) -> View {
-        View {
-            title: title.to_owned(),
-            from: history.start.at,
-            to: history.last_instant(),
-            zero: history.start.at,
-        }
+        View { title: title.to_owned(), from: history.start.at, to: history.last_instant(), zero: history.start.at }
     }
 
     /// The time around an event, which is the axis' zero.
@@ -61,10 +56,7 @@ impl View {
 /// Draws a log: one panel per view, with the marks and gaps that fall into it.
 pub fn draw(history: &History, marks: &[Mark], views: &[View]) -> String {
     let gaps = gaps_above(history, MARKED_GAP_MS);
-    let panels: Vec<Panel> = views
-        .iter()
-        .map(|view| panel_of(history, marks, &gaps, view))
-        .collect();
+    let panels: Vec<Panel> = views.iter().map(|view| panel_of(history, marks, &gaps, view)).collect();
     let height: f64 = panels.iter().map(Panel::height).sum();
     let mut svg = Svg::new(panel::WIDTH, height, "acknowledged commits over time");
     let mut top = 0.0;
@@ -88,11 +80,7 @@ fn panel_of(history: &History, marks: &[Mark], gaps: &[Gap], view: &View) -> Pan
         ends
     };
     let marks = marks.iter().map(|m| (seconds(m.at), m.label.clone()));
-    let gaps = gaps.iter().map(|g| panel::Outage {
-        from: seconds(g.from),
-        to: seconds(g.to),
-        ended: g.ended,
-    });
+    let gaps = gaps.iter().map(|g| panel::Outage { from: seconds(g.from), to: seconds(g.to), ended: g.ended });
     Panel {
         title: view.title.clone(),
         from,
@@ -110,22 +98,11 @@ mod tests {
     use crate::history::{Attempt, Start};
 
     fn at_ms(ms: i64) -> Stamp {
-        Stamp {
-            wall_us: ms * 1_000,
-            mono_us: ms * 1_000,
-        }
+        Stamp { wall_us: ms * 1_000, mono_us: ms * 1_000 }
     }
 
     fn attempt(id: i64, done_ms: i64, outcome: Outcome) -> Attempt {
-        Attempt {
-            id,
-            writer: 0,
-            outcome,
-            begun: at_ms(done_ms - 1),
-            sent: None,
-            done: at_ms(done_ms),
-            error: None,
-        }
+        Attempt { id, writer: 0, outcome, begun: at_ms(done_ms - 1), sent: None, done: at_ms(done_ms), error: None }
     }
 
     /// Ten seconds at 100 rows a second, nothing from 4.00 to 4.34 s.
@@ -134,12 +111,7 @@ mod tests {
         let mut attempts: Vec<Attempt> = acks.map(|n| attempt(n, n * 10, Outcome::Acked)).collect();
         attempts.extend((10..20).map(|n| attempt(2_000 + n, 4_000 + n * 15, Outcome::Refused)));
         History {
-            start: Start {
-                run: "r".into(),
-                host: "oar".into(),
-                writers: 1,
-                at: at_ms(0),
-            },
+            start: Start { run: "r".into(), host: "oar".into(), writers: 1, at: at_ms(0) },
             attempts,
             idle: Vec::new(),
             end: Some(at_ms(10_000)),
@@ -148,19 +120,14 @@ mod tests {
 
     fn picture() -> String {
         let history = history();
-        let mark = |ms, label: &str| Mark {
-            at: at_ms(ms),
-            label: label.into(),
-        };
+        let mark = |ms, label: &str| Mark { at: at_ms(ms), label: label.into() };
         let marks = [
             mark(4_005, "power-off of server1"),
             mark(4_260, "server2 promoted <5>"),
             mark(4_335, "first acknowledged row"),
         ];
-        let views = [
-            View::whole("the whole run", &history),
-            View::around("power-off of server1", at_ms(4_005), 500, 1_000),
-        ];
+        let views =
+            [View::whole("the whole run", &history), View::around("power-off of server1", at_ms(4_005), 500, 1_000)];
         draw(&history, &marks, &views)
     }
 
@@ -169,11 +136,7 @@ mod tests {
         let svg = picture();
         assert!(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""));
         assert!(svg.ends_with("</svg>\n"));
-        assert_eq!(
-            svg.matches("0.34 s</text>").count(),
-            2,
-            "one label per panel"
-        );
+        assert_eq!(svg.matches("0.34 s</text>").count(), 2, "one label per panel");
         assert_eq!(svg.matches("server2 promoted &lt;5&gt;</text>").count(), 2);
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
     }

@@ -161,11 +161,7 @@ impl Panel {
         let mut left = from;
         for index in 1..=bins as usize {
             let last = index == bins as usize;
-            let right = if last {
-                to
-            } else {
-                from + index as f64 * width
-            };
+            let right = if last { to } else { from + index as f64 * width };
             let commits = before(right) - before(left);
             steps.push((left, right, commits as f64 / width));
             left = right;
@@ -174,10 +170,7 @@ impl Panel {
 
     /// One stroke per attempt: the acknowledged ones above, the others below.
     fn draw_rugs(&self, svg: &mut Svg, top: f64) {
-        let rows = [
-            (&self.acked, COMMITS, "acked"),
-            (&self.failed, FAILED, "failed"),
-        ];
+        let rows = [(&self.acked, COMMITS, "acked"), (&self.failed, FAILED, "failed")];
         for (row, (times, colour, label)) in rows.into_iter().enumerate() {
             let top = top + row as f64 * RUG_ROW;
             let places: Vec<f64> = times.iter().map(|at| self.x(*at)).collect();
@@ -195,13 +188,7 @@ impl Panel {
             let label = format!("{step:.decimals$}");
             svg.text((x, y + 16.0), Anchor::Middle, 11.0, INK, &label);
         }
-        svg.text(
-            (WIDTH - RIGHT, y + 32.0),
-            Anchor::End,
-            11.0,
-            FAINT,
-            "seconds",
-        );
+        svg.text((WIDTH - RIGHT, y + 32.0), Anchor::End, 11.0, FAINT, "seconds");
     }
 
     fn draw_marks(&self, svg: &mut Svg, labels_top: f64, plot_top: f64) {
@@ -246,12 +233,7 @@ impl Panel {
                 })
             };
             let row = (0..=placed.len()).find(free).unwrap_or(placed.len());
-            placed.push(Placed {
-                row,
-                left,
-                right,
-                stem,
-            });
+            placed.push(Placed { row, left, right, stem });
         }
         placed.iter().map(|p| p.row).collect()
     }
@@ -280,18 +262,11 @@ mod tests {
             acked: vec![0.1, 0.6, 0.9, 1.1, 1.2, 3.0, 3.5, 3.6],
             failed: Vec::new(),
             marks: Vec::new(),
-            outages: vec![Outage {
-                from: 1.2,
-                to: 3.0,
-                ended: true,
-            }],
+            outages: vec![Outage { from: 1.2, to: 3.0, ended: true }],
         };
         let rounded = |v: f64| (v * 100.0).round() / 100.0;
-        let steps: Vec<(f64, f64, f64)> = panel
-            .rate_steps(1.0)
-            .iter()
-            .map(|s| (rounded(s.0), rounded(s.1), rounded(s.2)))
-            .collect();
+        let steps: Vec<(f64, f64, f64)> =
+            panel.rate_steps(1.0).iter().map(|s| (rounded(s.0), rounded(s.1), rounded(s.2))).collect();
         assert_eq!(steps, [(0.0, 1.2, 4.17), (1.2, 3.0, 0.0), (3.0, 4.0, 2.0)]);
     }
 

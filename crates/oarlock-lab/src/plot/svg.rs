@@ -57,9 +57,7 @@ impl Svg {
             // Writing to a String cannot fail.
             let _ = write!(path, "M{x:.1} {top:.1}v{height:.1}");
         }
-        self.push(format_args!(
-            "<path d=\"{path}\" stroke=\"{stroke}\" stroke-width=\"1\" fill=\"none\"/>"
-        ));
+        self.push(format_args!("<path d=\"{path}\" stroke=\"{stroke}\" stroke-width=\"1\" fill=\"none\"/>"));
     }
 
     /// A filled outline through these points.
@@ -101,7 +99,5 @@ impl Svg {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -24,34 +24,18 @@ impl Postgres {
     /// Makes a data directory; None where no PostgreSQL is installed.
     pub fn create() -> Option<Postgres> {
         let programs = programs()?;
-        let dir = tempfile::Builder::new()
-            .prefix("oarlock-pg")
-            .tempdir_in("/tmp")
-            .unwrap();
+        let dir = tempfile::Builder::new().prefix("oarlock-pg").tempdir_in("/tmp").unwrap();
         // Port 0 gives one that was free a moment ago, which is as good as it gets.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let postgres = Postgres {
-            dir,
-            programs,
-            port,
-        };
+        let postgres = Postgres { dir, programs, port };
         if rustix::process::getuid().is_root() {
             chown(postgres.dir(), Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
         }
         let mut initdb = postgres.command("initdb");
-        initdb.args([
-            "--auth=trust",
-            "--username=postgres",
-            "--no-sync",
-            "--pgdata",
-        ]);
+        initdb.args(["--auth=trust", "--username=postgres", "--no-sync", "--pgdata"]);
         let output = initdb.arg(postgres.dir().join("data")).output().unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Some(postgres)
     }
 
@@ -90,10 +74,7 @@ impl Postgres {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.join(program));
-        command
-            .current_dir(self.dir())
-            .env_clear()
-            .env("LC_ALL", "C");
+        command.current_dir(self.dir()).env_clear().env("LC_ALL", "C");
         if rustix::process::getuid().is_root() {
             command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
         }
