@@ -1,4 +1,5 @@
 //! The shell of oarlock: everything that touches the operating system.
 
+pub mod network;
 pub mod process;
 pub mod sentinel;
