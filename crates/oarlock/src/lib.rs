@@ -3,3 +3,5 @@
 pub mod network;
 pub mod process;
 pub mod sentinel;
+pub mod keys;
+pub mod transport;

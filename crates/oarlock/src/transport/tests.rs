@@ -1,0 +1,1 @@
+//! The whole transport, over loopback.
