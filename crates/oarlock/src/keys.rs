@@ -218,8 +218,7 @@ impl PrivateKey {
         check_protection(path, &file)?;
         let mut text = String::new();
         file.take(MAX_KEY_FILE_BYTES).read_to_string(&mut text).map_err(fail("read it"))?;
-        Self::from_text(&text)
-            .map_err(|source| KeyError::Content { path: path.to_owned(), source: Box::new(source) })
+        Self::from_text(&text).map_err(|source| KeyError::Content { path: path.to_owned(), source: Box::new(source) })
     }
 
     /// Writes a new key file with mode 0600; an existing file is an error and stays as it is.
@@ -237,12 +236,8 @@ impl PrivateKey {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".new-{}", std::process::id()));
         let temporary = PathBuf::from(temporary);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(fail("create it"))?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(fail("create it"))?;
         let written = (|| {
             writeln!(file, "{PRIVATE_PREFIX}{}", PublicKey(self.0))?;
             file.sync_all()?;

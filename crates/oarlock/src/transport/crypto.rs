@@ -52,11 +52,7 @@ pub struct Pair {
 
 impl Pair {
     /// Fails on a public key with which no secret can be agreed.
-    pub fn new(
-        cluster: &str,
-        own: (&str, &PrivateKey),
-        peer: (&str, &PublicKey),
-    ) -> Result<Self, KeyError> {
+    pub fn new(cluster: &str, own: (&str, &PrivateKey), peer: (&str, &PublicKey)) -> Result<Self, KeyError> {
         let prologue = prologue(cluster, own.0, peer.0);
         let secret = own.1.agree(peer.1)?;
         let direction = |sender: &str| keyed_hash(&secret, &[b"oarlock handshake", &prologue, sender.as_bytes()]);
@@ -138,12 +134,7 @@ impl CookieJar {
 
     /// The cookie for the initiation with this ephemeral key. `round` grows with every handshake taken from the peer,
     /// so that a cookie is of no use afterwards.
-    pub fn cookie(
-        &self,
-        peer_tag: &[u8],
-        ephemeral: &[u8; EPHEMERAL_BYTES],
-        round: u64,
-    ) -> [u8; COOKIE_BYTES] {
+    pub fn cookie(&self, peer_tag: &[u8], ephemeral: &[u8; EPHEMERAL_BYTES], round: u64) -> [u8; COOKIE_BYTES] {
         head(keyed_hash(&self.0, &[peer_tag, ephemeral, &round.to_le_bytes()]))
     }
 }

@@ -232,6 +232,7 @@ impl Endpoint {
             },
             Packet::Response(message) => match self.find(|peer| peer.awaits(message.receiver)) {
                 Some(peer) => self.with(now, peer, |peer, cx| peer.on_response(cx, &message)),
+                None if self.find(|peer| peer.knows(message.receiver)).is_some() => self.out.stats.twins += 1,
                 None => self.out.stats.unauthenticated += 1,
             },
             Packet::Challenge(message) => match self.find(|peer| peer.pair.peer_tag == message.tag) {

@@ -34,13 +34,7 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// Makes an initiation, due at once.
-    pub fn new(
-        now: Instant,
-        pair: &Pair,
-        hello: Hello,
-        stamp: u64,
-        retry: Duration,
-    ) -> Result<Self, snow::Error> {
+    pub fn new(now: Instant, pair: &Pair, hello: Hello, stamp: u64, retry: Duration) -> Result<Self, snow::Error> {
         let (state, noise) = pair.initiate(hello)?;
         Ok(Self {
             hello,

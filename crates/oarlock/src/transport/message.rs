@@ -177,7 +177,7 @@ impl Inbound {
         let (index, count) = (usize::from(u16::from_le_bytes(*index)), usize::from(u16::from_le_bytes(*count)));
         let last = index + 1 == count;
         let fits = if last { (1..=CHUNK_BYTES).contains(&bytes.len()) } else { bytes.len() == CHUNK_BYTES };
-        if !fits || index >= count || count < 2 || count > MAX_CHUNKS {
+        if !fits || index >= count || !(2..=MAX_CHUNKS).contains(&count) {
             return Err(Misfit);
         }
         if self.completed.contains(&id) {

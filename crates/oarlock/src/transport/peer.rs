@@ -203,7 +203,8 @@ impl PeerState {
 
     fn enqueue(&mut self, cx: &mut Context<'_>, payload: &[u8]) {
         self.queue.push_back((cx.now, payload.to_vec()));
-        let total = |queue: &VecDeque<(Instant, Vec<u8>)>| queue.iter().map(|(_, payload)| payload.len()).sum::<usize>();
+        let total =
+            |queue: &VecDeque<(Instant, Vec<u8>)>| queue.iter().map(|(_, payload)| payload.len()).sum::<usize>();
         // The newest always stays, even when it alone is longer than the limit.
         while self.queue.len() > QUEUED || self.queue.len() > 1 && total(&self.queue) > QUEUED_BYTES {
             self.queue.pop_front();

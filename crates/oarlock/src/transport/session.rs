@@ -41,13 +41,7 @@ pub enum Opened {
 
 impl Session {
     /// A session just made by a handshake.
-    pub fn new(
-        now: Instant,
-        index: u32,
-        peer: Hello,
-        noise: StatelessTransportState,
-        key_generation: u64,
-    ) -> Self {
+    pub fn new(now: Instant, index: u32, peer: Hello, noise: StatelessTransportState, key_generation: u64) -> Self {
         let initiator = noise.is_initiator();
         Self { index, peer, since: now, initiator, key_generation, sent: 0, noise, window: Window::new() }
     }

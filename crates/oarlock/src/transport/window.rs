@@ -118,7 +118,7 @@ mod tests {
         for _ in 0..200_000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let step = state >> 33;
-            base += if step % 97 == 0 { step % 3000 } else { step % 3 };
+            base += if step.is_multiple_of(97) { step % 3000 } else { step % 3 };
             let counter = base.saturating_sub(step / 7 % 2500);
             let highest = taken.last().copied();
             let too_old = highest.is_some_and(|highest| counter + WINDOW <= highest);
