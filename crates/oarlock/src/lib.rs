@@ -1,5 +1,6 @@
 //! The shell of oarlock: everything that touches the operating system.
 
+pub mod agents;
 pub mod network;
 pub mod process;
 pub mod sentinel;

@@ -140,6 +140,12 @@ pub enum PgObservation {
     /// Regular report of a running server, at least once per second and at once on changes that
     /// matter (a standby connects or leaves, commits begin to wait).
     Status(PgStatus),
+    /// Something the administrator should know: where a divergent tail was saved, that an old one
+    /// was removed. Changes nothing.
+    Note {
+        /// In words.
+        text: String,
+    },
 }
 
 /// State of a running server.

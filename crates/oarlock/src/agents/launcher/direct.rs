@@ -1,0 +1,169 @@
+//! A launcher without a sentinel, for tests: forks directly and checks no lease.
+
+use super::{Ended, Exit, LaunchError, Launcher, SpawnRequest};
+use oarlock_core::resource::Guard;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::process::Command;
+use tokio::sync::mpsc;
+
+/// How long killed processes are waited for.
+const KILL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Forks directly; remembers what runs and under which guard.
+#[derive(Clone)]
+pub struct DirectLauncher {
+    running: Arc<Mutex<BTreeMap<String, Unit>>>,
+    exits: mpsc::UnboundedSender<Exit>,
+}
+
+#[derive(Clone, Copy)]
+struct Unit {
+    pid: u32,
+    guard: Option<Guard>,
+}
+
+impl DirectLauncher {
+    /// A launcher and the notices of what ended.
+    pub fn new() -> (DirectLauncher, mpsc::UnboundedReceiver<Exit>) {
+        let (exits, notices) = mpsc::unbounded_channel();
+        (DirectLauncher { running: Arc::default(), exits }, notices)
+    }
+
+    /// The guard under which `name` runs, if it runs and is exclusive.
+    pub fn guard(&self, name: &str) -> Option<Guard> {
+        self.units().get(name).and_then(|unit| unit.guard)
+    }
+
+    fn units(&self) -> MutexGuard<'_, BTreeMap<String, Unit>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unit(&self, name: &str) -> Result<Unit, LaunchError> {
+        self.units().get(name).copied().ok_or_else(|| failed(format!("{name} does not run")))
+    }
+
+    fn send(&self, name: &str, signal: i32) -> Result<(), LaunchError> {
+        let unit = self.unit(name)?;
+        let signal = Signal::from_named_raw(signal).ok_or_else(|| failed(format!("no signal {signal}")))?;
+        kill(unit.pid, signal).map_err(|error| failed(format!("signal {name}: {error}")))
+    }
+}
+
+impl Launcher for DirectLauncher {
+    async fn spawn(&self, request: SpawnRequest) -> Result<u32, LaunchError> {
+        if self.units().contains_key(&request.name) {
+            return Err(failed(format!("{} runs already", request.name)));
+        }
+        let mut child = command(&request)?.spawn().map_err(|error| failed(format!("{}: {error}", request.argv[0])))?;
+        let pid = child.id().ok_or_else(|| failed("ended at once".to_owned()))?;
+        self.units().insert(request.name.clone(), Unit { pid, guard: request.guard });
+        let (launcher, name) = (self.clone(), request.name);
+        tokio::spawn(async move {
+            let ended = child.wait().await.map_or(Ended::Unknown, ended);
+            launcher.units().remove(&name);
+            let _ = launcher.exits.send(Exit { name, pid, ended });
+        });
+        Ok(pid)
+    }
+
+    async fn running(&self, name: &str) -> Result<Option<u32>, LaunchError> {
+        Ok(self.units().get(name).map(|unit| unit.pid))
+    }
+
+    async fn kill_group(&self, name: &str) -> Result<(), LaunchError> {
+        let Ok(unit) = self.unit(name) else { return Ok(()) };
+        // Stopped first, so that it starts no further children between the list and the blow.
+        let _ = kill(unit.pid, Signal::STOP);
+        for pid in descendants(unit.pid).into_iter().chain([unit.pid]) {
+            let _ = kill(pid, Signal::KILL);
+        }
+        let start = Instant::now();
+        while self.units().contains_key(name) {
+            if start.elapsed() > KILL_DEADLINE {
+                return Err(failed(format!("{name} (pid {}) survives SIGKILL", unit.pid)));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    }
+
+    async fn signal(&self, name: &str, signal: i32) -> Result<(), LaunchError> {
+        self.send(name, signal)
+    }
+
+    async fn promote(&self, name: &str, trigger: PathBuf, signal: i32, guard: Guard) -> Result<(), LaunchError> {
+        self.mark_guarded(name, Some(guard)).await?;
+        File::create(&trigger).map_err(|error| failed(format!("{}: {error}", trigger.display())))?;
+        self.send(name, signal)
+    }
+
+    async fn mark_guarded(&self, name: &str, guard: Option<Guard>) -> Result<(), LaunchError> {
+        let mut units = self.units();
+        let unit = units.get_mut(name).ok_or_else(|| failed(format!("{name} does not run")))?;
+        unit.guard = guard;
+        Ok(())
+    }
+}
+
+fn failed(reason: String) -> LaunchError {
+    LaunchError::Failed { reason }
+}
+
+fn command(request: &SpawnRequest) -> Result<Command, LaunchError> {
+    let (program, args) = request.argv.split_first().ok_or_else(|| failed("no program".to_owned()))?;
+    let log = OpenOptions::new().create(true).append(true).open(&request.log);
+    let log = log.map_err(|error| failed(format!("{}: {error}", request.log.display())))?;
+    let copy = log.try_clone().map_err(|error| failed(format!("{}: {error}", request.log.display())))?;
+    let mut command = Command::new(program);
+    command.args(args).env_clear().envs(request.env.iter().cloned()).current_dir(&request.cwd);
+    command.process_group(0).stdin(Stdio::null()).stdout(log).stderr(copy).kill_on_drop(true);
+    if rustix::process::geteuid().is_root() {
+        command.uid(request.uid).gid(request.gid);
+    }
+    Ok(command)
+}
+
+fn kill(pid: u32, signal: Signal) -> rustix::io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(rustix::io::Errno::SRCH)?;
+    kill_process(pid, signal)
+}
+
+fn ended(status: ExitStatus) -> Ended {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ended::Code(code),
+        (None, Some(signal)) => Ended::Signal(signal),
+        (None, None) => Ended::Unknown,
+    }
+}
+
+/// All processes below `root`, parents first.
+fn descendants(root: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            Some((pid, parent(pid)?))
+        })
+        .collect();
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(&above) = found.get(next) {
+        found.extend(parents.iter().filter(|(_, parent)| *parent == above).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name may contain blanks and parentheses: only what follows the last one counts.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}

@@ -1,0 +1,5 @@
+//! Resource agents: each turns the core's commands for one kind of resource into deeds, and tells
+//! what happened.
+
+pub mod launcher;
+pub mod postgresql;
