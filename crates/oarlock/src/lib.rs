@@ -1,8 +1,8 @@
 //! The shell of oarlock: everything that touches the operating system.
 
 pub mod agents;
+pub mod keys;
 pub mod network;
 pub mod process;
 pub mod sentinel;
-pub mod keys;
 pub mod transport;

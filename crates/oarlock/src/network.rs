@@ -1,3 +1,64 @@
-//! Addresses, the neighbours that hear of them and the clients that use them.
+//! The host's network as far as a service address needs it: interfaces and addresses (rtnetlink),
+//! announcements and conflict detection (ARP, neighbour discovery), the clients that use them.
 
 pub mod clients;
+
+mod announce;
+mod conflict;
+mod connections;
+mod frames;
+mod interfaces;
+mod netlink;
+mod packet;
+mod watch;
+
+pub use announce::{ANNOUNCE_AT_MS, announce, keep_announcing};
+pub use conflict::{ConflictWatch, PROBE_WAIT, probe};
+pub use connections::{End, destroy_connections};
+pub use frames::MacAddress;
+pub use interfaces::{Interface, InterfaceAddress, Snapshot};
+pub use netlink::Netlink;
+pub use watch::{Change, Watcher};
+
+use std::io;
+use std::net::IpAddr;
+
+/// Something about the network that could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// A request to the kernel failed.
+    #[error("{what} failed")]
+    Kernel {
+        /// What was asked.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// No interface has an address in the subnet.
+    #[error("no interface has an address in the subnet of {ip}/{prefix_bits}; hint: name the interface of the address")]
+    NoInterface {
+        /// The address to be placed.
+        ip: IpAddr,
+        /// Its prefix, in bits.
+        prefix_bits: u8,
+    },
+    /// No interface of this name.
+    #[error("no interface {name}")]
+    UnknownInterface {
+        /// The name.
+        name: String,
+    },
+    /// The interface has no Ethernet address.
+    #[error("interface {name} has no ethernet address to announce with")]
+    NoEthernet {
+        /// The interface.
+        name: String,
+    },
+}
+
+impl NetworkError {
+    pub(crate) fn kernel(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Kernel { what, source }
+    }
+}

@@ -2,4 +2,4 @@
 
 mod sys;
 
-pub(crate) use sys::watch;
+pub(crate) use sys::{bind_packet, watch};
