@@ -1,10 +1,11 @@
 #!/bin/sh
 # The first process of a host's namespaces, still on the machine's file system. It makes the
 # host's own file system, waits until its cables are plugged in, and becomes the host's pid 1.
-# Arguments: name, directory, lower layers, program directory, addresses (link=address/prefix …).
+# Arguments: name, directory, lower layers, program directory, home
+# directories, addresses (link=address/prefix …).
 set -eu
-name=$1 dir=$2 lower=$3 bin=$4
-shift 4
+name=$1 dir=$2 lower=$3 bin=$4 home=$5
+shift 5
 
 # /proc is still the machine's, so this is our pid as the machine sees it.
 read -r pid rest </proc/self/stat
@@ -45,6 +46,7 @@ done
 
 mkdir -p opt/oarlock
 mount --bind -o ro "$bin" opt/oarlock
+mount --bind "$home" home
 
 echo "$pid"
 read -r plugged

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use crate::lab::{Lab, Status};
 use crate::layout::Layout;
 use crate::net::{Cut, Direction, What};
+use crate::selfcheck;
 use crate::state::{Engine, Shape, Timing};
 use crate::suite::Suite;
 
@@ -51,6 +52,12 @@ pub enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Check the lab itself, without the product, in a lab of its own
+    Selfcheck {
+        /// The hosts' Debian release
+        #[arg(long, value_enum, default_value_t)]
+        suite: Suite,
     },
     /// Remove the lab; nothing of it is left behind but its Debian root
     Down,
@@ -141,6 +148,7 @@ fn run(command: &Command) -> Result<ExitCode> {
             println!("{}", serde_json::to_string_pretty(&lab.status()?)?)
         }
         Command::Status { json: false } => print!("{}", table(&lab.status()?)),
+        Command::Selfcheck { suite } => selfcheck::run(&lab, Shape { suite: *suite, ..Shape::default() })?,
         Command::Down => lab.down()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -80,6 +80,7 @@ fn start(machine: &Machine<'_>, spec: &Spec, dir: &Path) -> Result<Child> {
         .arg(dir)
         .arg(lower)
         .arg(machine.paths.bin())
+        .arg(machine.paths.home())
         .args(spec.links().iter().map(|link| format!("{link}={}/{PREFIX_LENGTH}", spec.address(*link))))
         .env("HIERARCHIES", names.join(" "))
         .current_dir("/")

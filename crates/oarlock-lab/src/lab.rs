@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -16,7 +17,7 @@ use crate::net::{self, Block, Cut};
 use crate::paths::Paths;
 use crate::process::Process;
 use crate::state::{Shape, State, lock};
-use crate::{apt, layer, root};
+use crate::{apt, deadline, layer, root};
 
 /// How long a command waits for another one that changes the lab.
 const TURN: Duration = Duration::from_secs(60);
@@ -114,6 +115,7 @@ impl Lab {
         for dir in [self.paths.layer(), self.paths.bin()] {
             fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         }
+        share_home(&root, &self.paths.home())?;
         layer::write(&self.paths.layer(), &root, shape.layout, &self.hierarchies)?;
         let state = State {
             shape,
@@ -158,7 +160,7 @@ impl Lab {
         }
         self.kill_strays()?;
         cgroup::remove(&self.hierarchies, &self.paths.lab_id(), None, Duration::from_secs(10))?;
-        for dir in ["hosts", "layer", "bin"] {
+        for dir in ["hosts", "layer", "bin", "home"] {
             let dir = self.paths.run.join(dir);
             match fs::remove_dir_all(&dir) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -320,6 +322,13 @@ impl Lab {
     pub fn console(&self, name: &str) -> PathBuf {
         self.paths.host(name).join("upper/var/log/console")
     }
+}
+
+/// Copies the root's home directories to where all hosts share them, as a cluster does over NFS.
+fn share_home(root: &Path, home: &Path) -> Result<()> {
+    let mut copy = Command::new("cp");
+    copy.args(["-a", "--"]).arg(root.join("home")).arg(home);
+    deadline::check(&mut copy, "cannot copy the home directories", TURN).map(drop)
 }
 
 fn on(state: &State, name: &str) -> bool {

@@ -23,6 +23,7 @@ pub mod process;
 pub mod report;
 pub mod results;
 pub mod root;
+pub mod selfcheck;
 pub mod state;
 pub mod stats;
 pub mod suite;

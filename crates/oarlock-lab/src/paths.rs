@@ -61,6 +61,12 @@ impl Paths {
         self.run.join("bin")
     }
 
+    /// The users' home directories, shared by all hosts.
+    #[must_use]
+    pub fn home(&self) -> PathBuf {
+        self.run.join("home")
+    }
+
     /// The layer of configuration files between the Debian root and the hosts' own layers.
     #[must_use]
     pub fn layer(&self) -> PathBuf {
