@@ -1,6 +1,8 @@
 //! The shell of oarlock: everything that touches the operating system.
 
 pub mod agents;
+pub mod config;
+pub mod control;
 pub mod keys;
 pub mod network;
 pub mod process;
