@@ -1,6 +1,6 @@
-//! Addresses and the networks they are in.
+//! What may stand as an address in the file.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What is wrong with a node's own address, or `None`.
 pub fn link_fault(address: IpAddr) -> Option<&'static str> {
@@ -48,23 +48,6 @@ pub fn parse_prefixed(text: &str) -> Result<(IpAddr, u8), String> {
     Ok((address, prefix))
 }
 
-/// Whether two addresses are in one network of this prefix length.
-pub fn same_network(a: IpAddr, b: IpAddr, prefix: u8) -> bool {
-    match (a, b) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => v4_bits(a, prefix) == v4_bits(b, prefix),
-        (IpAddr::V6(a), IpAddr::V6(b)) => v6_bits(a, prefix) == v6_bits(b, prefix),
-        _ => false,
-    }
-}
-
-fn v4_bits(address: Ipv4Addr, prefix: u8) -> u32 {
-    u32::from(address).checked_shr(32 - u32::from(prefix.min(32))).unwrap_or(0)
-}
-
-fn v6_bits(address: Ipv6Addr, prefix: u8) -> u128 {
-    u128::from(address).checked_shr(128 - u32::from(prefix.min(128))).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,13 +74,5 @@ mod tests {
         ] {
             assert!(parse_prefixed(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn networks() {
-        let a = IpAddr::from([10, 0, 0, 1]);
-        assert!(same_network(a, IpAddr::from([10, 0, 0, 100]), 24));
-        assert!(!same_network(a, IpAddr::from([10, 0, 1, 1]), 24));
-        assert!(!same_network(a, IpAddr::V6(Ipv6Addr::LOCALHOST), 24));
     }
 }
