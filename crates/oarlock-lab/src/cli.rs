@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use crate::lab::{Lab, Status};
 use crate::layout::Layout;
 use crate::net::{Cut, Direction, What};
+use crate::product;
 use crate::selfcheck;
 use crate::state::{Engine, Shape, Timing};
 use crate::suite::Suite;
@@ -78,6 +79,9 @@ pub struct Up {
     /// The hosts' Debian release
     #[arg(long, value_enum, default_value_t)]
     suite: Suite,
+    /// Only the hosts, without building the product and making a cluster
+    #[arg(long)]
+    bare: bool,
 }
 
 /// Arguments of `lab cut` and `lab heal`.
@@ -168,7 +172,14 @@ fn bring_up(lab: &Lab, up: &Up) -> Result<ExitCode> {
         eprintln!("error: the lab cannot do {missing} yet");
         return Ok(ExitCode::from(NOT_YET));
     }
-    lab.up(Shape { layout: up.layout, db: up.db, timing: up.timing, suite: up.suite })?;
+    let shape = Shape { layout: up.layout, db: up.db, timing: up.timing, suite: up.suite };
+    if !up.bare {
+        product::build(lab)?;
+    }
+    lab.up(shape)?;
+    if !up.bare {
+        product::create(lab)?;
+    }
     print!("{}", table(&lab.status()?));
     Ok(ExitCode::SUCCESS)
 }

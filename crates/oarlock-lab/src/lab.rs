@@ -116,7 +116,7 @@ impl Lab {
             fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         }
         share_home(&root, &self.paths.home())?;
-        layer::write(&self.paths.layer(), &root, shape.layout, &self.hierarchies)?;
+        layer::write(&self.paths.layer(), &root, shape, &self.hierarchies)?;
         let state = State {
             shape,
             root,

@@ -8,7 +8,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::cgroup::Hierarchy;
-use crate::layout::{Layout, SERVICE_NAME, SERVICE_PORT};
+use crate::layout::{NETWORK, SERVICE_NAME, SERVICE_PORT};
+use crate::state::Shape;
 
 const BOOT: &str = include_str!("../assets/lab-boot.sh");
 const AGENT: &str = include_str!("../assets/lab-agent.sh");
@@ -17,18 +18,46 @@ pub const OAR_PASSWORD: &str = "oar";
 /// Password of OAR's read-only role.
 pub const OAR_RO_PASSWORD: &str = "oar_ro";
 
-/// Writes the layer for hosts of `layout` over `root` into the empty directory `layer`.
-pub fn write(layer: &Path, root: &Path, layout: Layout, hierarchies: &[Hierarchy]) -> Result<()> {
+/// Writes the layer for hosts of `shape` over `root` into the empty directory `layer`.
+pub fn write(layer: &Path, root: &Path, shape: Shape, hierarchies: &[Hierarchy]) -> Result<()> {
     for dir in ["etc/oar", "usr/local/sbin", "usr/sbin"] {
         fs::create_dir_all(layer.join(dir))?;
     }
-    text(&layer.join("etc/hosts"), &layout.etc_hosts(), 0o644)?;
+    text(&layer.join("etc/hosts"), &shape.layout.etc_hosts(), 0o644)?;
     text(&layer.join("usr/local/sbin/lab-boot"), BOOT, 0o755)?;
     text(&layer.join("usr/local/sbin/lab-agent"), AGENT, 0o755)?;
     for program in ["oarlock", "oarlock-lab"] {
         symlink(format!("/opt/oarlock/{program}"), layer.join("usr/sbin").join(program))?;
     }
+    postgresql(layer, root, shape.suite.postgresql())?;
     oar_conf(layer, root, hierarchies)
+}
+
+/// The administrator's own PostgreSQL files, in Debian's layout, and a place for the data.
+fn postgresql(layer: &Path, root: &Path, version: &str) -> Result<()> {
+    let home = fs::metadata(root.join("var/lib/postgresql"))?;
+    let data = layer.join("var/lib/postgresql").join(version);
+    let etc = layer.join("etc/postgresql").join(version).join("main");
+    for dir in [&data, &etc] {
+        fs::create_dir_all(dir)?;
+    }
+    let conf = format!(
+        "data_directory = '/var/lib/postgresql/{version}/main'\n\
+         hba_file = '/etc/postgresql/{version}/main/pg_hba.conf'\n\
+         ident_file = '/etc/postgresql/{version}/main/pg_ident.conf'\n\
+         external_pid_file = '/var/run/postgresql/{version}-main.pid'\n\
+         port = {SERVICE_PORT}\nunix_socket_directories = '/var/run/postgresql'\n"
+    );
+    let hba = format!("local all postgres peer\nlocal all all peer\nhost all all {NETWORK} scram-sha-256\n");
+    for (file, content) in [("postgresql.conf", conf), ("pg_hba.conf", hba), ("pg_ident.conf", String::new())] {
+        text(&etc.join(file), &content, 0o640)?;
+        chown(etc.join(file), Some(home.uid()), Some(home.gid()))?;
+    }
+    for dir in [layer.join("var/lib/postgresql"), data, layer.join("etc/postgresql").join(version), etc] {
+        chown(&dir, Some(home.uid()), Some(home.gid()))
+            .with_context(|| format!("cannot give {} to postgres", dir.display()))?;
+    }
+    Ok(())
 }
 
 /// OAR's configuration: the package's own, with the database and server behind the service name.

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub const LINKS: [u8; 2] = [1, 2];
 /// Prefix length of both links' networks.
 pub const PREFIX_LENGTH: u8 = 24;
+/// What all links' networks are part of.
+pub const NETWORK: &str = "10.77.0.0/16";
 /// The name the service address has in every host's /etc/hosts.
 pub const SERVICE_NAME: &str = "oar";
 /// The address that moves between the servers.

@@ -22,6 +22,7 @@ pub mod plot;
 pub mod process;
 pub mod report;
 pub mod results;
+pub mod product;
 pub mod root;
 pub mod selfcheck;
 pub mod state;

@@ -1,0 +1,307 @@
+//! The product in the lab: its programs, a cluster made with its own commands, and what the
+//! cluster says of itself. The only file that knows the product's command line.
+
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+use crate::host::Host;
+use crate::lab::Lab;
+use crate::layout::{Kind, Layout, PREFIX_LENGTH, SERVICE_ADDRESS, Spec};
+
+const DATABASE: &str = include_str!("../assets/database.sh");
+/// The name of the cluster and of its group.
+pub const GROUP: &str = "oar";
+/// For a command that only asks.
+const QUICK: Duration = Duration::from_secs(5);
+/// For a command that starts, clones or creates something.
+const SLOW: Duration = Duration::from_secs(60);
+/// How often the cluster is asked while something is awaited.
+const POLL: Duration = Duration::from_millis(100);
+
+/// What `oarlock status --json` says, as far as the lab reads it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ClusterStatus {
+    /// Whether a majority of the voters hear each other.
+    pub quorum: bool,
+    /// Every node.
+    pub nodes: Vec<NodeStatus>,
+    /// Every group.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// A node in a [`ClusterStatus`].
+#[derive(Debug, Clone, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// `online`, `offline`, `standby` or `maintenance`.
+    pub state: String,
+}
+
+/// A group in a [`ClusterStatus`].
+#[derive(Debug, Clone, Deserialize)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// `started`, `starting`, `stopping`, `stopped` or `blocked`.
+    pub state: String,
+    /// The node that owns it.
+    pub owner: Option<String>,
+    /// How often it has changed hands.
+    pub epoch: u64,
+    /// Why it is not started.
+    pub reason: Option<String>,
+    /// Its resources in start order.
+    pub resources: Vec<ResourceStatus>,
+}
+
+/// A resource in a [`GroupStatus`].
+#[derive(Debug, Clone, Deserialize)]
+pub struct ResourceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its state.
+    pub state: String,
+    /// Its copies, where it has any.
+    #[serde(default)]
+    pub members: Vec<MemberStatus>,
+}
+
+/// One copy of a [`ResourceStatus`].
+#[derive(Debug, Clone, Deserialize)]
+pub struct MemberStatus {
+    /// The node that holds it.
+    pub node: String,
+    /// `primary`, `standby` or `none`.
+    pub role: String,
+    /// Whether it holds every acknowledged write.
+    pub in_sync: bool,
+}
+
+impl ClusterStatus {
+    /// The lab's group.
+    #[must_use]
+    pub fn group(&self) -> Option<&GroupStatus> {
+        self.groups.iter().find(|group| group.name == GROUP)
+    }
+
+    /// The node that owns the group.
+    #[must_use]
+    pub fn owner(&self) -> Option<&str> {
+        self.group()?.owner.as_deref()
+    }
+
+    /// What still lacks to full redundancy; `None` when nothing does.
+    #[must_use]
+    pub fn lacking(&self) -> Option<String> {
+        if !self.quorum {
+            return Some("no quorum".to_owned());
+        }
+        if let Some(node) = self.nodes.iter().find(|node| node.state != "online") {
+            return Some(format!("{} is {}", node.name, node.state));
+        }
+        let Some(group) = self.group() else { return Some(format!("no group {GROUP}")) };
+        if group.state != "started" {
+            let reason = group.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            return Some(format!("group {GROUP} is {}{reason}", group.state));
+        }
+        for resource in group.resources.iter().filter(|resource| resource.kind == "postgresql") {
+            if resource.members.len() < 2 {
+                return Some(format!("{} has {} copies", resource.name, resource.members.len()));
+            }
+            if let Some(copy) = resource.members.iter().find(|copy| !copy.in_sync) {
+                return Some(format!("the copy of {} on {} is not in sync", resource.name, copy.node));
+            }
+        }
+        None
+    }
+}
+
+/// Builds the programs that run in the hosts. Cargo shows its progress itself.
+pub fn build(lab: &Lab) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // No deadline: how long a compiler takes is the machine's affair, and its user watches it.
+    let status = Command::new(cargo)
+        .current_dir(&lab.paths().workspace)
+        .args(["build", "--release", "--package", "oarlock", "--package", "oarlock-lab"])
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(status.success(), "the release build failed");
+    Ok(())
+}
+
+/// Whether a cluster has been made in this lab.
+#[must_use]
+pub fn exists(lab: &Lab) -> bool {
+    let Ok(state) = lab.state() else { return false };
+    let first = state.shape.layout.hosts().first();
+    first.is_some_and(|host| lab.paths().host(host.name).join("upper/etc/oarlock/oarlock.toml").exists())
+}
+
+/// Makes a cluster of the lab's servers and its witness, and the databases in it; waits until it
+/// is fully redundant. Made already: waits only.
+pub fn create(lab: &Lab) -> Result<()> {
+    if !exists(lab) {
+        let shape = lab.state()?.shape;
+        ensure!(shape.layout == Layout::Two, "the layout {} has no cluster yet", shape.layout);
+        let hosts: Vec<Host> = shape.layout.hosts().iter().map(|h| lab.host(h.name)).collect::<Result<_>>()?;
+        let (first, others) = hosts.split_first().context("a layout without hosts")?;
+        let arguments = init_arguments(&lab.state()?);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let token = first.run(&arguments, SLOW)?;
+        start_agent(first)?;
+        for host in others.iter().filter(|host| host.spec().kind != Kind::Node) {
+            host.run(&["oarlock", "join", &token, "--deadline-s", "30"], SLOW)?;
+            start_agent(host)?;
+        }
+    }
+    fill_database(lab)?;
+    wait_redundant(lab, SLOW)?;
+    Ok(())
+}
+
+/// `oarlock init …` for the lab.
+fn init_arguments(state: &crate::state::State) -> Vec<String> {
+    let shape = state.shape;
+    let wired = |host: &Spec| {
+        let links: Vec<String> = host.links().iter().map(|link| host.address(*link).to_string()).collect();
+        format!("{}={}", host.name, links.join(","))
+    };
+    let mut arguments = vec!["oarlock".to_owned(), "init".to_owned()];
+    let mut push = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
+    push("--cluster", "lab".to_owned());
+    push("--group", GROUP.to_owned());
+    push("--timing", shape.timing.to_string());
+    for host in shape.layout.hosts() {
+        match host.kind {
+            Kind::Server => push("--node", wired(host)),
+            Kind::Frontend => push("--witness", wired(host)),
+            Kind::Node => {}
+        }
+    }
+    push("--address", format!("{SERVICE_ADDRESS}/{PREFIX_LENGTH}"));
+    push("--postgresql", shape.suite.postgresql().to_owned());
+    push("--profile", "oar".to_owned());
+    arguments
+}
+
+/// Starts the agent on `host` as its boot does.
+pub fn start_agent(host: &Host) -> Result<()> {
+    host.run(&["lab-agent", "start"], QUICK).map(drop)
+}
+
+/// Creates what the lab's clients expect in the database as soon as the owner's accepts writes.
+fn fill_database(lab: &Lab) -> Result<()> {
+    let end = Instant::now() + SLOW;
+    let mut last = anyhow::anyhow!("no owner yet");
+    while Instant::now() < end {
+        let filled = (|| {
+            let status = status(lab)?;
+            let owner = lab.host(status.owner().context("no owner yet")?)?;
+            owner.run(&["sh", "-c", DATABASE, "database"], SLOW)?;
+            let nodes = owner.run(&["oarnodes", "-l"], SLOW)?;
+            if !nodes.contains("node1") {
+                owner.run(&["oarnodesetting", "-a", "-h", "node1", "-p", "cpuset=0"], SLOW)?;
+            }
+            Ok(())
+        })();
+        match filled {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+        thread::sleep(POLL);
+    }
+    Err(last.context("the lab's databases could not be created"))
+}
+
+/// What the cluster says of itself, asked on the first powered host that answers.
+pub fn status(lab: &Lab) -> Result<ClusterStatus> {
+    let mut last = anyhow::anyhow!("no host of the cluster is powered on");
+    let order = |host: &&Spec| u8::from(host.kind != Kind::Frontend);
+    let mut hosts: Vec<&Spec> = lab.state()?.shape.layout.hosts().iter().filter(|h| h.kind != Kind::Node).collect();
+    hosts.sort_by_key(order);
+    for host in hosts {
+        match lab.host(host.name).and_then(|host| status_on(&host)) {
+            Ok(status) => return Ok(status),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// What the agent on `host` says of the cluster.
+pub fn status_on(host: &Host) -> Result<ClusterStatus> {
+    let text = host.exec(&["oarlock", "status", "--json"], QUICK)?;
+    serde_json::from_str(&text.stdout)
+        .with_context(|| format!("{}: oarlock status --json: {}", host.name(), text.stderr.trim()))
+}
+
+/// Waits until nothing lacks to full redundancy; an error that says what lacked at the deadline.
+pub fn wait_redundant(lab: &Lab, deadline: Duration) -> Result<ClusterStatus> {
+    wait_for(lab, deadline, ClusterStatus::lacking)
+}
+
+/// Waits until `lacking` finds nothing; an error with what it found at the deadline.
+pub fn wait_for(
+    lab: &Lab,
+    deadline: Duration,
+    lacking: impl Fn(&ClusterStatus) -> Option<String>,
+) -> Result<ClusterStatus> {
+    let end = Instant::now() + deadline;
+    loop {
+        let found = match status(lab) {
+            Ok(status) => match lacking(&status) {
+                None => return Ok(status),
+                Some(what) => what,
+            },
+            Err(error) => format!("{error:#}"),
+        };
+        if Instant::now() >= end {
+            bail!("after {} s: {found}", deadline.as_secs());
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Runs an `oarlock` command on `host` and returns its output; an error unless it succeeds.
+pub fn oarlock(host: &Host, arguments: &[&str], deadline: Duration) -> Result<String> {
+    host.run(&[&["oarlock"], arguments].concat(), deadline)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(group: &str) -> ClusterStatus {
+        let nodes = r#"[{"name":"server1","role":"server","state":"online","realtime":true,"links":[]}]"#;
+        let text = format!(
+            r#"{{"schema":1,"cluster":"lab","quorum":true,"leader":"server1","generation":1,"nodes":{nodes},"groups":[{group}]}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn group(state: &str, in_sync: bool) -> String {
+        format!(
+            r#"{{"name":"oar","state":"{state}","owner":"server1","epoch":3,"reason":null,"resources":[{{"name":"db",
+            "kind":"postgresql","state":"started","failures":0,"members":[
+            {{"node":"server1","role":"primary","state":"x","in_sync":true,"lag_bytes":null}},
+            {{"node":"server2","role":"standby","state":"x","in_sync":{in_sync},"lag_bytes":0}}]}}]}}"#
+        )
+    }
+
+    #[test]
+    fn redundant_means_started_and_every_copy_in_sync() {
+        assert_eq!(status(&group("started", true)).lacking(), None);
+        assert_eq!(status(&group("started", true)).owner(), Some("server1"));
+        let lacking = |group: &str| status(group).lacking().unwrap();
+        assert_eq!(lacking(&group("started", false)), "the copy of db on server2 is not in sync");
+        assert_eq!(lacking(&group("starting", true)), "group oar is starting");
+        assert_eq!(lacking(""), "no group oar");
+    }
+}
