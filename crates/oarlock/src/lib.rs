@@ -7,4 +7,5 @@ pub mod keys;
 pub mod network;
 pub mod process;
 pub mod sentinel;
+pub mod store;
 pub mod transport;
