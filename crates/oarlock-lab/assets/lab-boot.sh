@@ -5,7 +5,8 @@ mkdir -p /run/lock /run/sshd /run/oar
 install -d -m 2775 -o postgres -g postgres /run/postgresql
 /usr/sbin/sshd
 if [ -e /etc/lab/kind.node ]; then
-    /etc/init.d/oar-node start
+    # What the package's own script starts: OAR's ssh server on port 6667.
+    /usr/sbin/sshd -f /etc/oar/sshd_config
 fi
 if [ -e /etc/oarlock/oarlock.toml ]; then
     /usr/local/sbin/lab-agent start

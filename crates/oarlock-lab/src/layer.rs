@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use crate::cgroup::Hierarchy;
 use crate::layout::{NETWORK, SERVICE_NAME, SERVICE_PORT};
 use crate::state::Shape;
+use crate::suite::Suite;
 
 const BOOT: &str = include_str!("../assets/lab-boot.sh");
 const AGENT: &str = include_str!("../assets/lab-agent.sh");
@@ -30,7 +31,7 @@ pub fn write(layer: &Path, root: &Path, shape: Shape, hierarchies: &[Hierarchy])
         symlink(format!("/opt/oarlock/{program}"), layer.join("usr/sbin").join(program))?;
     }
     postgresql(layer, root, shape.suite.postgresql())?;
-    oar_conf(layer, root, hierarchies)
+    oar_conf(layer, root, shape, hierarchies)
 }
 
 /// The administrator's own PostgreSQL files, in Debian's layout, and a place for the data.
@@ -61,7 +62,7 @@ fn postgresql(layer: &Path, root: &Path, version: &str) -> Result<()> {
 }
 
 /// OAR's configuration: the package's own, with the database and server behind the service name.
-fn oar_conf(layer: &Path, root: &Path, hierarchies: &[Hierarchy]) -> Result<()> {
+fn oar_conf(layer: &Path, root: &Path, shape: Shape, hierarchies: &[Hierarchy]) -> Result<()> {
     let source = root.join("etc/oar/oar.conf");
     let shipped = fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
     let port = SERVICE_PORT.to_string();
@@ -74,8 +75,9 @@ fn oar_conf(layer: &Path, root: &Path, hierarchies: &[Hierarchy]) -> Result<()> 
         ("SERVER_HOSTNAME", Some(SERVICE_NAME)),
         ("DETACH_JOB_FROM_SERVER", Some("1")),
     ];
-    if !hierarchies.iter().any(|h| h.name == "cpuset") {
-        // A machine with only the unified hierarchy has nothing for OAR's cpuset job manager.
+    if shape.suite == Suite::Trixie || !hierarchies.iter().any(|h| h.name == "cpuset") {
+        // OAR 2.6 confines jobs through systemd, which a lab host does not run; OAR 2.5 needs the
+        // v1 cpuset controller, which a machine with only the unified hierarchy does not have.
         settings.push(("JOB_RESOURCE_MANAGER_PROPERTY_DB_FIELD", None));
     }
     let target = layer.join("etc/oar/oar.conf");
