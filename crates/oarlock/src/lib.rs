@@ -1,6 +1,7 @@
 //! The shell of oarlock: everything that touches the operating system.
 
 pub mod agents;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod keys;
