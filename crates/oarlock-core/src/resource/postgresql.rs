@@ -127,12 +127,13 @@ pub enum PgObservation {
     Opened,
     /// It has stopped on request.
     Stopped,
-    /// The last command could not be done.
+    /// The last command could not be done. After a failed start, promotion, clone or rewind
+    /// nothing of the server runs any more; after a failed guard, opening or hand-over it runs on.
     Failed {
         /// In words.
         reason: String,
     },
-    /// The server ended without being told to.
+    /// The server ended without being told to; whatever was left of it has been killed.
     Exited {
         /// In words.
         reason: String,

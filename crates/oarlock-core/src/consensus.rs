@@ -1,0 +1,277 @@
+//! The only module that names the consensus library (`raft`). It replicates [`Entry`]s; being its
+//! leader grants nothing but the duty to plan: leases and promises are ours (PROTOCOL §1).
+
+mod frame;
+mod store;
+
+pub use frame::{Frame, LogEntry, Snapshot};
+pub use store::Log;
+
+use crate::config::Config;
+use crate::entry::Entry;
+use crate::ids::NodeId;
+use crate::state::State;
+use crate::time::{Mono, Span};
+use raft::eraftpb::MessageType;
+use raft::{RawNode, StateRole};
+use std::collections::BTreeSet;
+use store::Store;
+
+/// What one turn of the library wants done, in this order.
+#[derive(Default)]
+pub struct Output {
+    /// Frames that may leave now.
+    pub send: Vec<(NodeId, Frame)>,
+    /// A whole state that replaces what was applied so far.
+    pub replace: Option<(u64, State)>,
+    /// Entries to apply: index and entry.
+    pub committed: Vec<(u64, Entry)>,
+    /// The log changed: it must be saved, then [`Consensus::persisted`] called.
+    pub persist: bool,
+}
+
+/// Why this voter cannot go on.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConsensusError {
+    /// The leader has seen us hold more than our disk gave back.
+    #[error("the log ends at {last}, but {acknowledged} was acknowledged: the disk has lost writes")]
+    LogLost {
+        /// Where it ends.
+        last: u64,
+        /// What we had acknowledged.
+        acknowledged: u64,
+    },
+    /// An entry that this version does not know.
+    #[error("entry {index} cannot be decoded: written by a newer version?")]
+    UnknownEntry {
+        /// Its index.
+        index: u64,
+    },
+    /// The library refused.
+    #[error("consensus: {0}")]
+    Library(String),
+}
+
+/// A ready whose entries are on their way to the disk.
+struct Pending {
+    ready: raft::Ready,
+    after: Vec<(NodeId, Frame)>,
+}
+
+/// The library, driven by ticks and frames.
+pub struct Consensus {
+    node: RawNode<Store>,
+    pending: Option<Pending>,
+    tick: Span,
+    next_tick: Mono,
+}
+
+/// Ticks per heartbeat of the library.
+const TICKS_PER_HEARTBEAT: u64 = 2;
+/// Compact when more than this many entries are kept.
+const KEEP_ENTRIES: usize = 64;
+
+impl Consensus {
+    /// Starts from what was saved, or from the beginning.
+    ///
+    /// # Errors
+    /// When the library refuses the log.
+    pub fn new(me: NodeId, log: Option<Log>, config: &Config, now: Mono) -> Result<Consensus, ConsensusError> {
+        let log = log.unwrap_or_else(|| Log::begin(State::begin(config.clone())));
+        let timing = config.timing;
+        let tick = Span((timing.heartbeat.0 / TICKS_PER_HEARTBEAT).max(1));
+        let election_tick = (timing.election.0 / tick.0).max(3 * TICKS_PER_HEARTBEAT);
+        // One fixed timeout per rank: deterministic, and no two campaign at once. Witnesses go
+        // first: a leader that owns nothing does not die with the owner.
+        let mut ranks: Vec<(bool, NodeId)> = config.nodes.iter().map(|node| (!node.witness, node.id)).collect();
+        ranks.sort();
+        let rank = ranks.iter().position(|(_, id)| *id == me).unwrap_or(ranks.len()) as u64;
+        let min_election_tick = (election_tick + rank * (TICKS_PER_HEARTBEAT + 1)) as usize;
+        let settings = raft::Config {
+            id: u64::from(me.0),
+            election_tick: election_tick as usize,
+            heartbeat_tick: TICKS_PER_HEARTBEAT as usize,
+            min_election_tick,
+            max_election_tick: min_election_tick + 1,
+            applied: log.base_index,
+            max_size_per_msg: 64 * 1024,
+            max_inflight_msgs: 16,
+            check_quorum: true,
+            pre_vote: true,
+            max_uncommitted_size: 1024 * 1024,
+            ..raft::Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&settings, Store::new(log), &logger)
+            .map_err(|error| ConsensusError::Library(error.to_string()))?;
+        Ok(Consensus { node, pending: None, tick, next_tick: now + tick })
+    }
+
+    /// When [`Consensus::tick`] next has something to do.
+    pub fn wakeup(&self) -> Mono {
+        self.next_tick
+    }
+
+    /// Lets time pass.
+    pub fn tick(&mut self, now: Mono) {
+        let mut ticks = 0;
+        while self.next_tick <= now {
+            self.node.tick();
+            self.next_tick += self.tick;
+            ticks += 1;
+            // After a pause of ours the peers may well have spoken: do not race through elections.
+            if ticks >= TICKS_PER_HEARTBEAT {
+                self.next_tick = self.next_tick.max(now + self.tick);
+            }
+        }
+    }
+
+    /// Takes a frame from a peer.
+    ///
+    /// # Errors
+    /// [`ConsensusError::LogLost`] when it shows that our disk has lost acknowledged entries.
+    pub fn step(&mut self, from: NodeId, frame: Frame) -> Result<(), ConsensusError> {
+        let Some(message) = frame.into_message(from) else { return Ok(()) };
+        let last = self.node.store().last_index();
+        if message.get_msg_type() == MessageType::MsgHeartbeat
+            && message.term >= self.node.raft.term
+            && message.commit > last
+        {
+            return Err(ConsensusError::LogLost { last, acknowledged: message.commit });
+        }
+        // What the library does not want (unknown peers, late answers) is not our trouble.
+        let _ = self.node.step(message);
+        Ok(())
+    }
+
+    /// Proposes an entry; false when this node is not the leader.
+    pub fn propose(&mut self, entry: &Entry) -> bool {
+        if !self.is_leader() {
+            return false;
+        }
+        postcard::to_stdvec(entry).is_ok_and(|data| self.node.propose(Vec::new(), data).is_ok())
+    }
+
+    /// Whether the library believes that we lead. An isolated leader believes it for a while too.
+    pub fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    /// Whether we lead and have committed an entry of our own term: only then is what we have
+    /// applied fresh enough to plan with.
+    pub fn may_plan(&self) -> bool {
+        self.is_leader() && self.node.raft.commit_to_current_term()
+    }
+
+    /// The leader, as far as known.
+    pub fn leader(&self) -> Option<NodeId> {
+        u8::try_from(self.node.raft.leader_id).ok().filter(|id| *id != 0).map(NodeId)
+    }
+
+    /// The library's term.
+    pub fn term(&self) -> u64 {
+        self.node.raft.term
+    }
+
+    /// What must be saved.
+    pub fn log(&self) -> Log {
+        self.node.store().log().clone()
+    }
+
+    /// Collects what the library wants done now.
+    ///
+    /// # Errors
+    /// When a committed entry cannot be decoded: applying stops, nothing is skipped.
+    pub fn turn(&mut self) -> Result<Output, ConsensusError> {
+        let mut output = Output::default();
+        while self.pending.is_none() && self.node.has_ready() {
+            self.one_ready(&mut output)?;
+        }
+        Ok(output)
+    }
+
+    /// The log that the last [`Output::persist`] asked to save is on the disk.
+    ///
+    /// # Errors
+    /// As [`Consensus::turn`].
+    pub fn persisted(&mut self) -> Result<Output, ConsensusError> {
+        let mut output = Output::default();
+        if let Some(pending) = self.pending.take() {
+            output.send.extend(pending.after);
+            self.advance(pending.ready, &mut output)?;
+        }
+        Ok(output)
+    }
+
+    fn one_ready(&mut self, output: &mut Output) -> Result<(), ConsensusError> {
+        let mut ready = self.node.ready();
+        output.send.extend(frames(ready.take_messages()));
+        let mut must_save = ready.must_sync();
+        if !ready.snapshot().is_empty() {
+            let snapshot = Snapshot::from_raft(ready.snapshot());
+            let index = snapshot.index;
+            let state: State =
+                postcard::from_bytes(&snapshot.data).map_err(|_| ConsensusError::UnknownEntry { index })?;
+            self.node.mut_store().install(&snapshot, state.clone());
+            output.committed.clear();
+            output.replace = Some((index, state));
+            must_save = true;
+        }
+        decode(ready.take_committed_entries(), output)?;
+        let entries = ready.take_entries();
+        self.node.mut_store().append(entries.iter().map(LogEntry::from_raft).collect());
+        if let Some(hard) = ready.hs() {
+            self.node.mut_store().set_hard(hard);
+        }
+        let after = frames(ready.take_persisted_messages()).collect();
+        if must_save {
+            output.persist = true;
+            self.pending = Some(Pending { ready, after });
+            return Ok(());
+        }
+        output.send.extend(after);
+        self.advance(ready, output)
+    }
+
+    fn advance(&mut self, ready: raft::Ready, output: &mut Output) -> Result<(), ConsensusError> {
+        let mut light = self.node.advance(ready);
+        if let Some(commit) = light.commit_index() {
+            self.node.mut_store().set_commit(commit);
+        }
+        output.send.extend(frames(light.take_messages()));
+        decode(light.take_committed_entries(), output)?;
+        self.node.advance_apply();
+        Ok(())
+    }
+
+    /// Forgets entries once there are many: `state` is what they led to, up to `applied`.
+    pub fn compact(&mut self, applied: u64, state: &State) {
+        if self.pending.is_none() && self.node.store().log().entries.len() > KEEP_ENTRIES {
+            self.node.mut_store().compact(applied, state);
+        }
+    }
+
+    /// Changes who votes in the library, in step with [`crate::state::Voters`].
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        self.node.store().log().voters.clone()
+    }
+}
+
+fn frames(messages: Vec<raft::eraftpb::Message>) -> impl Iterator<Item = (NodeId, Frame)> {
+    messages
+        .into_iter()
+        .filter_map(|message| Some((NodeId(u8::try_from(message.to).ok()?), Frame::from_message(message)?)))
+}
+
+fn decode(entries: Vec<raft::eraftpb::Entry>, output: &mut Output) -> Result<(), ConsensusError> {
+    for entry in entries {
+        // The library's own entry at the start of each term is empty.
+        if entry.data.is_empty() {
+            continue;
+        }
+        let index = entry.index;
+        let decoded = postcard::from_bytes(&entry.data).map_err(|_| ConsensusError::UnknownEntry { index })?;
+        output.committed.push((index, decoded));
+    }
+    Ok(())
+}

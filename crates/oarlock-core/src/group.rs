@@ -1,0 +1,340 @@
+//! One group on this node: a reconciler that brings its resources to where the applied state says
+//! they belong, in start order, and back in reverse.
+
+mod owner;
+mod report;
+
+use crate::config::{GroupConfig, Kind};
+use crate::entry::Entry;
+use crate::happening::Happening;
+use crate::ids::{GroupId, NodeId, ResourceId};
+use crate::machine::address::Address;
+use crate::machine::database::{Database, DatabaseState, DatabaseWant};
+use crate::machine::guarding::Candidate;
+use crate::machine::service::{Service, ServiceWant};
+use crate::message::Report;
+use crate::resource::postgresql::{PgCommand, PgObservation};
+use crate::resource::{AddressCommand, Command, Guard, Observation, Order};
+use crate::state::{GroupState, State};
+use crate::time::{Mono, Span};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a group's driver sees of the node it is on.
+#[derive(Clone, Copy)]
+pub struct Site<'a> {
+    /// Now.
+    pub now: Mono,
+    /// This node.
+    pub me: NodeId,
+    /// What is applied.
+    pub state: &'a State,
+    /// Our incarnation.
+    pub incarnation: u64,
+    /// Our generation.
+    pub generation: u64,
+    /// Our lease holds.
+    pub lease_live: bool,
+    /// What is applied is no older than what an agent before us acted on.
+    pub settled: bool,
+    /// Resources without a data guard wait for the stop budget (always, but in sabotage tests).
+    pub stop_wait: bool,
+    /// The others' reports.
+    pub reports: &'a BTreeMap<NodeId, Report>,
+    /// Nodes committed as dead, or not here yet.
+    pub dead: &'a BTreeSet<NodeId>,
+}
+
+/// What a driver wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Out {
+    /// To a resource.
+    Drive(Order),
+    /// To the cluster.
+    Propose(Entry),
+    /// To people.
+    Record(Happening),
+}
+
+/// One resource.
+#[derive(Clone, Debug)]
+enum Unit {
+    Address(Address),
+    Reader { address: Address, since: Option<Mono> },
+    Database(Box<Database>),
+    Service(Service),
+}
+
+/// What the owner is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Keep everything up.
+    Run,
+    /// Planned: stop in reverse order, the successor has everything, let go.
+    HandOver { to: NodeId },
+    /// Stop at once and let go.
+    GiveUp { prefer: NodeId, reason: String },
+}
+
+/// One group on this node.
+#[derive(Clone, Debug)]
+pub struct Driver {
+    id: GroupId,
+    units: Vec<Unit>,
+    stage: Stage,
+    /// The epoch we own, and since when we know.
+    owned: Option<(u64, Mono)>,
+    database_trouble: Option<String>,
+    /// Our permission to rewind or replace our copy: the epoch it is for.
+    rejoin: Option<u64>,
+    rejoin_nonce: u64,
+    shown: Vec<String>,
+}
+
+impl Driver {
+    /// A driver that knows nothing of its resources yet.
+    pub fn new(id: GroupId, config: &GroupConfig) -> Driver {
+        let units: Vec<Unit> = config
+            .resources
+            .iter()
+            .map(|resource| match resource.kind {
+                Kind::Address => Unit::Address(Address::default()),
+                Kind::ReaderAddress => Unit::Reader { address: Address::default(), since: None },
+                Kind::Postgresql => Unit::Database(Box::default()),
+                Kind::Service => Unit::Service(Service::default()),
+            })
+            .collect();
+        let shown = vec![String::new(); units.len()];
+        Driver {
+            id,
+            units,
+            stage: Stage::Run,
+            owned: None,
+            database_trouble: None,
+            rejoin: None,
+            rejoin_nonce: 0,
+            shown,
+        }
+    }
+
+    /// The sentinel has stopped everything exclusive: nothing is known of it any more.
+    pub fn forget(&mut self) {
+        self.stage = Stage::Run;
+        self.owned = None;
+        self.rejoin = None;
+        for unit in &mut self.units {
+            match unit {
+                Unit::Address(address) | Unit::Reader { address, .. } => address.forget(),
+                Unit::Database(database) => database.forget(),
+                Unit::Service(service) => service.forget(),
+            }
+        }
+    }
+
+    /// Forgets the failures of one resource, on request.
+    pub fn clear(&mut self, resource: ResourceId) {
+        match self.units.get_mut(usize::from(resource.index)) {
+            Some(Unit::Address(address) | Unit::Reader { address, .. }) => address.failures.clear(),
+            Some(Unit::Database(database)) => database.failures.clear(),
+            Some(Unit::Service(service)) => service.failures.clear(),
+            None => {}
+        }
+    }
+
+    /// Something happened to one of its resources.
+    pub fn observe(&mut self, now: Mono, resource: ResourceId, what: &Observation) -> Option<Happening> {
+        let unit = self.units.get_mut(usize::from(resource.index))?;
+        let before = failures(unit);
+        match (unit, what) {
+            (Unit::Address(address) | Unit::Reader { address, .. }, Observation::Address(what)) => {
+                address.observe(now, what);
+            }
+            (Unit::Service(service), Observation::Service(what)) => service.observe(now, what),
+            (Unit::Database(database), Observation::Postgresql(what)) => {
+                let was_primary = matches!(
+                    database.state(),
+                    DatabaseState::Primary | DatabaseState::Promoting | DatabaseState::StartingPrimary
+                );
+                database.observe(now, what);
+                self.database_trouble = match what {
+                    PgObservation::Exited { reason } if was_primary => Some(reason.clone()),
+                    PgObservation::Failed { reason } if was_primary && *database.state() == DatabaseState::Ended => {
+                        Some(reason.clone())
+                    }
+                    PgObservation::Status(status) if was_primary => status.sick.clone(),
+                    _ => self.database_trouble.take(),
+                };
+            }
+            _ => {}
+        }
+        let unit = self.units.get(usize::from(resource.index))?;
+        let (count, reason) = failures(unit);
+        (count > before.0).then(|| Happening::ResourceFailed {
+            resource,
+            reason: reason.unwrap_or_default(),
+            failures: count,
+        })
+    }
+
+    /// A permission to rewind was applied.
+    pub fn rejoin_applied(&mut self, epoch: u64, nonce: u64) {
+        if nonce == self.rejoin_nonce {
+            self.rejoin = Some(epoch);
+        }
+    }
+
+    /// Everything there is to do now.
+    pub fn drive(&mut self, site: &Site<'_>) -> Vec<Out> {
+        let mut out = Vec::new();
+        let Some(group) = site.state.group(self.id) else { return out };
+        if site.settled {
+            let owner = site.state.living_owner(self.id);
+            let ours = owner == Some(site.me) && site.state.node(site.me).incarnation == site.incarnation;
+            if ours && site.lease_live {
+                self.drive_as_owner(site, group, &mut out);
+            } else if !ours {
+                self.drive_as_other(site, group, owner, &mut out);
+            }
+            self.drive_readers(site, group, owner, &mut out);
+        }
+        self.show_changes(&mut out);
+        out
+    }
+
+    /// Nothing exclusive here; the copy follows whoever owns.
+    fn drive_as_other(&mut self, site: &Site<'_>, group: &GroupState, owner: Option<NodeId>, out: &mut Vec<Out>) {
+        self.owned = None;
+        self.stage = Stage::Run;
+        self.database_trouble = None;
+        if site.state.maintenance {
+            return;
+        }
+        let want = self.database_want_as_other(site, group, owner, out);
+        for index in (0..self.units.len()).rev() {
+            match &mut self.units[index] {
+                Unit::Address(address) => {
+                    let command = address.next(site.now, None);
+                    self.order(index, command.map(Command::Address), out);
+                }
+                Unit::Service(service) => {
+                    let command = service.next(site.now, ServiceWant::Killed);
+                    self.order(index, command.map(Command::Service), out);
+                }
+                Unit::Database(database) => {
+                    let command = database.next(site.now, &want);
+                    if matches!(command, Some(PgCommand::Clone { .. } | PgCommand::Rewind { .. })) {
+                        self.rejoin = None;
+                    }
+                    self.order(index, command.map(Command::Postgresql), out);
+                }
+                Unit::Reader { .. } => {}
+            }
+        }
+    }
+
+    fn database_want_as_other(
+        &mut self,
+        site: &Site<'_>,
+        group: &GroupState,
+        owner: Option<NodeId>,
+        out: &mut Vec<Out>,
+    ) -> DatabaseWant {
+        let Some(database) = self.database() else { return DatabaseWant::NoPrimary };
+        let Some(upstream) = owner.filter(|owner| *owner != site.me) else { return DatabaseWant::NoPrimary };
+        if !database.is_no_primary() {
+            return DatabaseWant::NoPrimary;
+        }
+        let serving = self.report_of(site, upstream).is_some_and(|report| report.serving);
+        let granted = self.rejoin == Some(group.epoch);
+        if database.needs_rejoin(site.now) && !granted && serving && site.lease_live {
+            let counted_on = group.in_sync.contains_key(&site.me);
+            if !counted_on {
+                out.push(Out::Propose(Entry::Rejoin {
+                    group: self.id,
+                    epoch: group.epoch,
+                    node: site.me,
+                    incarnation: site.incarnation,
+                    nonce: self.rejoin_nonce,
+                }));
+            }
+        }
+        DatabaseWant::Follow { upstream, epoch: group.epoch, rejoin: granted, serving }
+    }
+
+    /// Addresses for readers: on an in-sync standby, on the owner when there is none.
+    fn drive_readers(&mut self, site: &Site<'_>, group: &GroupState, owner: Option<NodeId>, out: &mut Vec<Out>) {
+        let standby = group.in_sync.keys().find(|node| Some(**node) != owner && site.state.is_alive(**node));
+        let here = standby.copied().or(owner) == Some(site.me) && site.lease_live && !site.state.maintenance;
+        let serves = self
+            .database()
+            .is_none_or(|database| database.is_open() || matches!(database.state(), DatabaseState::Standby { .. }));
+        let timing = site.state.config.timing;
+        // Whoever had it before may not have applied the change yet: it is silent after its lease.
+        let wait = timing.with_drift(timing.lease + timing.stop_budget);
+        let guard = Guard { generation: site.generation, epoch: group.epoch };
+        for index in 0..self.units.len() {
+            let Unit::Reader { address, since } = &mut self.units[index] else { continue };
+            *since = if here { since.or(Some(site.now)) } else { None };
+            let due = since.is_some_and(|since| site.now >= since + wait) && serves;
+            if site.state.maintenance && !here {
+                continue;
+            }
+            let command: Option<AddressCommand> = address.next(site.now, due.then_some(guard));
+            self.order(index, command.map(Command::Address), out);
+        }
+    }
+
+    fn database(&self) -> Option<&Database> {
+        self.units.iter().find_map(|unit| match unit {
+            Unit::Database(database) => Some(database.as_ref()),
+            _ => None,
+        })
+    }
+
+    fn order(&self, index: usize, command: Option<Command>, out: &mut Vec<Out>) {
+        if let Some(command) = command {
+            let resource = ResourceId { group: self.id, index: index as u8 };
+            out.push(Out::Drive(Order { resource, command }));
+        }
+    }
+
+    /// Copies elsewhere that live, as their nodes report them.
+    fn candidates(&self, site: &Site<'_>) -> Vec<Candidate> {
+        let copies = site.reports.iter().filter(|(node, _)| **node != site.me && !site.dead.contains(node));
+        copies
+            .filter_map(|(node, _)| {
+                let copy = self.report_of(site, *node)?.copy?;
+                Some(Candidate { node: *node, copy: copy.copy, system: copy.system })
+            })
+            .collect()
+    }
+
+    /// When something is due that no event announces.
+    pub fn wakeup(&self, state: &State) -> Option<Mono> {
+        let timing = state.config.timing;
+        let wait = self.owned.map(|(_, since)| since + timing.with_drift(timing.stop_budget));
+        let units = self.units.iter().flat_map(|unit| match unit {
+            Unit::Address(address) => [address.failures.retry_at(), None, None],
+            Unit::Reader { address, since } => {
+                let due = since.map(|since| since + timing.with_drift(timing.lease + timing.stop_budget));
+                [address.failures.retry_at(), due, None]
+            }
+            Unit::Service(service) => [service.failures.retry_at(), service.failures.forgiven_at(), None],
+            Unit::Database(database) => database.wakeup(timing.lease),
+        });
+        units.chain([wait]).flatten().min()
+    }
+}
+
+fn failures(unit: &Unit) -> (u32, Option<String>) {
+    let failures = match unit {
+        Unit::Address(address) | Unit::Reader { address, .. } => &address.failures,
+        Unit::Database(database) => &database.failures,
+        Unit::Service(service) => &service.failures,
+    };
+    (failures.count(), failures.reason().map(str::to_owned))
+}
+
+/// How long a member may keep commits waiting before the smaller set is proposed.
+fn patience(state: &State) -> Span {
+    state.config.timing.lease
+}

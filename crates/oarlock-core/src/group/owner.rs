@@ -1,0 +1,286 @@
+//! The owner's side of a group: run it, hand it over, give it up.
+
+use super::{Driver, Out, Site, Stage, Unit, patience};
+use crate::entry::Entry;
+use crate::happening::Happening;
+use crate::ids::NodeId;
+use crate::machine::address::AddressState;
+use crate::machine::database::{DatabaseState, DatabaseWant};
+use crate::machine::guarding::{Step, View};
+use crate::machine::service::{ServiceState, ServiceWant};
+use crate::resource::{Command, Guard};
+use crate::state::GroupState;
+use crate::time::Mono;
+
+impl Driver {
+    pub(super) fn drive_as_owner(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
+        if self.owned.is_none_or(|(epoch, _)| epoch != group.epoch) {
+            self.owned = Some((group.epoch, site.now));
+            self.stage = Stage::Run;
+            self.database_trouble = None;
+        }
+        if !site.state.maintenance {
+            self.choose_stage(site, group, out);
+        }
+        match self.stage.clone() {
+            Stage::Run => self.run(site, group, out),
+            Stage::HandOver { to } => self.hand_over(site, group, to, out),
+            Stage::GiveUp { prefer, reason } => self.give_up(site, group, prefer, reason, out),
+        }
+    }
+
+    /// Whether everything that this driver runs as the owner is up.
+    pub(super) fn is_up(&self) -> bool {
+        self.units.iter().all(|unit| match unit {
+            Unit::Address(address) => address.state() == AddressState::Up,
+            Unit::Service(service) => service.state() == ServiceState::Running,
+            Unit::Database(database) => database.is_open(),
+            Unit::Reader { .. } => true,
+        })
+    }
+
+    fn choose_stage(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
+        let leaving = match &self.stage {
+            Stage::Run => None,
+            Stage::HandOver { to } => Some(*to),
+            Stage::GiveUp { .. } => return,
+        };
+        let trouble = self.database_trouble.clone();
+        if let Some((reason, prefer)) = trouble.zip(self.successor(site, group)) {
+            out.push(Out::Record(Happening::Note { text: format!("{:?} given up: {reason}", self.id) }));
+            self.stage = Stage::GiveUp { prefer, reason };
+            return;
+        }
+        let failed = self.units.iter_mut().any(|unit| match unit {
+            Unit::Database(database) => database.take_hand_over_failed(),
+            _ => false,
+        });
+        if failed {
+            self.stage = Stage::Run;
+            out.push(Out::Propose(Entry::Want { group: self.id, epoch: group.epoch, node: None }));
+            return;
+        }
+        let wanted = group.wanted.filter(|wanted| *wanted != site.me);
+        match (wanted, leaving) {
+            (Some(to), None) if self.may_hand_over(site, group, to) => self.stage = Stage::HandOver { to },
+            (None, Some(_)) if !self.is_past_return() => self.stage = Stage::Run,
+            (Some(to), Some(_)) if !self.is_past_return() && !self.may_hand_over(site, group, to) => {
+                self.stage = Stage::Run;
+            }
+            (None, None) => self.wish_elsewhere(site, group, out),
+            _ => {}
+        }
+    }
+
+    /// Once the database has stopped, letting go is the shortest way back to service.
+    fn is_past_return(&self) -> bool {
+        self.database()
+            .is_none_or(|database| database.is_no_primary() || *database.state() == DatabaseState::HandingOver)
+    }
+
+    /// A service that keeps failing, or an address whose link is cut, asks for another node.
+    fn wish_elsewhere(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
+        let unlinked = self.units.iter().any(|unit| matches!(unit, Unit::Address(address) if !address.is_linked()));
+        let exhausted = self.units.iter().any(|unit| match unit {
+            Unit::Service(service) => service.failures.exhausted(),
+            Unit::Address(address) => address.failures.exhausted(),
+            _ => false,
+        });
+        if !unlinked && !exhausted {
+            return;
+        }
+        let better = self.successor(site, group).filter(|node| {
+            self.may_hand_over(site, group, *node)
+                && (!unlinked || self.report_of(site, *node).is_some_and(|report| report.linked))
+        });
+        if let Some(node) = better {
+            out.push(Out::Propose(Entry::Want { group: self.id, epoch: group.epoch, node: Some(node) }));
+        }
+    }
+
+    /// Another node that could own the group now.
+    fn successor(&self, site: &Site<'_>, group: &GroupState) -> Option<NodeId> {
+        let config = site.state.config.group(self.id)?;
+        let fit = |node: &NodeId| {
+            *node != site.me
+                && !site.dead.contains(node)
+                && !site.state.node(*node).standby
+                && (self.database().is_none() || group.in_sync.contains_key(node))
+                && self.report_of(site, *node).is_some_and(|report| report.unfit.is_none())
+        };
+        config.nodes.iter().copied().find(fit)
+    }
+
+    /// A planned move needs a successor that has (nearly) everything already.
+    fn may_hand_over(&self, site: &Site<'_>, group: &GroupState, to: NodeId) -> bool {
+        let fit = !site.dead.contains(&to)
+            && !site.state.node(to).standby
+            && self.report_of(site, to).is_some_and(|report| report.unfit.is_none());
+        let Some(database) = self.database() else { return fit };
+        let streams = database
+            .status()
+            .is_some_and(|status| status.standbys.iter().any(|standby| standby.node == to && standby.streaming));
+        fit && group.in_sync.contains_key(&to) && (streams || self.is_past_return())
+    }
+
+    fn guard(&self, site: &Site<'_>, group: &GroupState) -> Guard {
+        Guard { generation: site.generation, epoch: group.epoch }
+    }
+
+    /// From when on resources without a data guard may start (PROTOCOL §1.11).
+    fn unguarded_from(&self, site: &Site<'_>, group: &GroupState) -> Mono {
+        let timing = site.state.config.timing;
+        let since = self.owned.map_or(site.now, |(_, since)| since);
+        if group.must_wait && site.stop_wait { since + timing.with_drift(timing.stop_budget) } else { since }
+    }
+
+    fn run(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
+        let guard = self.guard(site, group);
+        let frozen = site.state.maintenance;
+        self.run_database(site, group, guard, out);
+        let primary = self.database().is_none_or(|database| *database.state() == DatabaseState::Primary);
+        let open = self.database().is_none_or(super::Database::is_open);
+        let due = site.now >= self.unguarded_from(site, group);
+        let mut ready = open && due;
+        if frozen {
+            return;
+        }
+        for index in 0..self.units.len() {
+            let command = match &mut self.units[index] {
+                Unit::Address(address) => {
+                    let command = if ready { address.next(site.now, Some(guard)) } else { None };
+                    ready &= address.state() == AddressState::Up;
+                    command.map(Command::Address)
+                }
+                Unit::Service(service) => {
+                    let want = if ready {
+                        Some(ServiceWant::Up { guard, takeover: true })
+                    } else if primary || service.is_down() {
+                        None
+                    } else {
+                        // Its database is gone: it starts anew after it.
+                        Some(ServiceWant::Killed)
+                    };
+                    let command = want.and_then(|want| service.next(site.now, want));
+                    ready &= service.state() == ServiceState::Running;
+                    command.map(Command::Service)
+                }
+                Unit::Database(_) | Unit::Reader { .. } => None,
+            };
+            self.order(index, command, out);
+        }
+    }
+
+    fn run_database(&mut self, site: &Site<'_>, group: &GroupState, guard: Guard, out: &mut Vec<Out>) {
+        let candidates = self.candidates(site);
+        let Some(index) = self.units.iter().position(|unit| matches!(unit, Unit::Database(_))) else { return };
+        let Unit::Database(database) = &mut self.units[index] else { return };
+        let frozen = site.state.maintenance;
+        // A frozen or full server that nobody can replace is restarted here.
+        let patient = database.failures.retry_at().is_some_and(|at| site.now < at);
+        let trouble = self.database_trouble.take().filter(|_| !patient && *database.state() == DatabaseState::Primary);
+        if let Some(reason) = &trouble {
+            database.failures.add(site.now, reason);
+        }
+        let restart = trouble.is_some();
+        let own_copy = database.copy();
+        let member = match own_copy {
+            Some((copy, _)) => group.in_sync.is_empty() || group.in_sync.get(&site.me) == Some(&copy),
+            None => false,
+        };
+        let other = group.in_sync.keys().copied().find(|node| *node != site.me).unwrap_or(site.me);
+        let first = group.in_sync.is_empty() && group.system.is_none();
+        let want =
+            if restart { DatabaseWant::NoPrimary } else { DatabaseWant::Primary { guard, member, first, other } };
+        let command = if frozen { None } else { database.next(site.now, &want) };
+        let command = if command.is_none() && *database.state() == DatabaseState::Primary {
+            let view = View {
+                me: site.me,
+                id: self.id,
+                group,
+                candidates: &candidates,
+                dead: site.dead,
+                patience: patience(site.state),
+                own_copy,
+            };
+            match database.guarding.next(site.now, &view) {
+                Some(Step::Propose(entry)) => {
+                    out.push(Out::Propose(entry));
+                    None
+                }
+                Some(Step::Command(command)) => Some(command),
+                None => None,
+            }
+        } else {
+            command
+        };
+        self.order(index, command.map(Command::Postgresql), out);
+    }
+
+    /// Planned: services first, while the database still serves; the address last, so that clients
+    /// are refused at once instead of left without an answer.
+    fn hand_over(&mut self, site: &Site<'_>, group: &GroupState, to: NodeId, out: &mut Vec<Out>) {
+        let has_database = self.database().is_some();
+        let mut down = self.stop_services(site, ServiceWant::Down, out);
+        if down && has_database {
+            down = self.stop_database(site, &DatabaseWant::HandOver { standby: to }, out);
+        }
+        if down && self.lower_addresses(site, out) {
+            let reason = format!("moved to {}", site.state.config.node_name(to));
+            self.release(site, group, to, reason, out);
+        }
+    }
+
+    fn give_up(&mut self, site: &Site<'_>, group: &GroupState, prefer: NodeId, reason: String, out: &mut Vec<Out>) {
+        let services = self.stop_services(site, ServiceWant::Killed, out);
+        let database = self.stop_database(site, &DatabaseWant::NoPrimary, out);
+        if services && database && self.lower_addresses(site, out) {
+            self.release(site, group, prefer, reason, out);
+        }
+    }
+
+    fn release(&mut self, site: &Site<'_>, group: &GroupState, to: NodeId, reason: String, out: &mut Vec<Out>) {
+        out.push(Out::Propose(Entry::Release {
+            group: self.id,
+            epoch: group.epoch,
+            incarnation: site.incarnation,
+            unwaited: site.now < self.unguarded_from(site, group),
+            prefer: Some(to),
+            reason,
+        }));
+    }
+
+    /// In reverse order, each after the next; true once all are down.
+    fn stop_services(&mut self, site: &Site<'_>, want: ServiceWant, out: &mut Vec<Out>) -> bool {
+        for index in (0..self.units.len()).rev() {
+            let Unit::Service(service) = &mut self.units[index] else { continue };
+            let command = service.next(site.now, want);
+            let down = service.is_down();
+            self.order(index, command.map(Command::Service), out);
+            if !down {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn stop_database(&mut self, site: &Site<'_>, want: &DatabaseWant, out: &mut Vec<Out>) -> bool {
+        let Some(index) = self.units.iter().position(|unit| matches!(unit, Unit::Database(_))) else { return true };
+        let Unit::Database(database) = &mut self.units[index] else { return true };
+        let command = if database.is_no_primary() { None } else { database.next(site.now, want) };
+        let down = database.is_no_primary();
+        self.order(index, command.map(Command::Postgresql), out);
+        down
+    }
+
+    fn lower_addresses(&mut self, site: &Site<'_>, out: &mut Vec<Out>) -> bool {
+        let mut down = true;
+        for index in (0..self.units.len()).rev() {
+            let Unit::Address(address) = &mut self.units[index] else { continue };
+            let command = address.next(site.now, None);
+            down &= address.is_down();
+            self.order(index, command.map(Command::Address), out);
+        }
+        down
+    }
+}

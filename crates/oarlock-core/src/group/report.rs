@@ -1,0 +1,131 @@
+//! What this node says of a group to the others and to people.
+
+use super::{Driver, Out, Site, Unit, failures};
+use crate::happening::Happening;
+use crate::ids::{NodeId, ResourceId};
+use crate::machine::address::AddressState;
+use crate::machine::database::DatabaseState;
+use crate::machine::service::ServiceState;
+use crate::message::{CopyReport, GroupReport, ResourceReport};
+use crate::state::State;
+
+impl Driver {
+    /// A node's report of this group.
+    pub(super) fn report_of<'a>(&self, site: &Site<'a>, node: NodeId) -> Option<&'a GroupReport> {
+        let report = site.reports.get(&node)?;
+        // A report of a former life says nothing of this one.
+        if report.incarnation != site.state.node(node).incarnation {
+            return None;
+        }
+        report.groups.get(usize::from(self.id.0))
+    }
+
+    /// Our own report.
+    pub fn report(&self, state: &State, me: NodeId) -> GroupReport {
+        let database = self.database();
+        let linked = self.units.iter().all(|unit| !matches!(unit, Unit::Address(address) if !address.is_linked()));
+        GroupReport {
+            unfit: self.unfit(state, me),
+            ready: self.owned.is_some() && self.is_up(),
+            inspected: database.is_none_or(super::Database::is_inspected),
+            serving: database.is_some_and(super::Database::is_open),
+            linked,
+            copy: database.and_then(|database| {
+                let (copy, system) = database.copy()?;
+                let status = database.status();
+                Some(CopyReport {
+                    copy,
+                    system,
+                    position: status.map(|status| status.position).unwrap_or_default(),
+                    streaming: status.is_some_and(|status| status.streaming),
+                })
+            }),
+            resources: self.units.iter().map(resource_report).collect(),
+        }
+    }
+
+    /// Why this node cannot run the group now.
+    fn unfit(&self, state: &State, me: NodeId) -> Option<String> {
+        let config = state.config.group(self.id)?;
+        if !config.nodes.contains(&me) {
+            return Some("not a node of this group".into());
+        }
+        if state.node(me).standby {
+            return Some("taken out of service".into());
+        }
+        for (unit, resource) in self.units.iter().zip(&config.resources) {
+            let (count, reason) = failures(unit);
+            let reason = reason.unwrap_or_default();
+            match unit {
+                Unit::Database(database) => {
+                    if let Some(foreign) = database.foreign() {
+                        return Some(format!("{}: {foreign}", resource.name));
+                    }
+                    if database.failures.exhausted() && self.owned.is_none() {
+                        return Some(format!("{} failed {count} times: {reason}", resource.name));
+                    }
+                }
+                Unit::Service(service) if service.failures.exhausted() => {
+                    return Some(format!("{} failed {count} times: {reason}", resource.name));
+                }
+                Unit::Address(address) if address.failures.exhausted() => {
+                    return Some(format!("{} failed {count} times: {reason}", resource.name));
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Tells people of states that changed since the last time.
+    pub(super) fn show_changes(&mut self, out: &mut Vec<Out>) {
+        for (index, unit) in self.units.iter().enumerate() {
+            let report = resource_report(unit);
+            let Some(shown) = self.shown.get_mut(index) else { continue };
+            if *shown != report.state {
+                shown.clone_from(&report.state);
+                let resource = ResourceId { group: self.id, index: index as u8 };
+                out.push(Out::Record(Happening::Resource { resource, state: report.state, reason: None }));
+            }
+        }
+    }
+}
+
+fn resource_report(unit: &Unit) -> ResourceReport {
+    let state = match unit {
+        Unit::Address(address) | Unit::Reader { address, .. } => match address.state() {
+            AddressState::Unknown => "unknown",
+            AddressState::Down => "down",
+            AddressState::Raising => "raising",
+            AddressState::Up => "up",
+            AddressState::Lowering => "lowering",
+            AddressState::Failed => "failed",
+        },
+        Unit::Service(service) => match service.state() {
+            ServiceState::Unknown => "unknown",
+            ServiceState::Stopped => "stopped",
+            ServiceState::Starting => "starting",
+            ServiceState::Running => "running",
+            ServiceState::Stopping => "stopping",
+            ServiceState::Failed => "failed",
+        },
+        Unit::Database(database) => match database.state() {
+            DatabaseState::Unknown => "unknown",
+            DatabaseState::Ended => "ended",
+            DatabaseState::Working => "working",
+            DatabaseState::Absent => "absent",
+            DatabaseState::Foreign => "foreign",
+            DatabaseState::Stopped { .. } => "stopped",
+            DatabaseState::StartingStandby => "starting-standby",
+            DatabaseState::Standby { .. } => "standby",
+            DatabaseState::StartingPrimary => "starting",
+            DatabaseState::Promoting => "promoting",
+            DatabaseState::Primary if database.is_open() => "primary",
+            DatabaseState::Primary => "primary-closed",
+            DatabaseState::HandingOver => "handing-over",
+            DatabaseState::Stopping => "stopping",
+        },
+    };
+    let (count, reason) = failures(unit);
+    ResourceReport { state: state.to_owned(), failures: count, reason }
+}

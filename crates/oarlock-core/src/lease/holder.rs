@@ -1,0 +1,169 @@
+//! The holder's side: renew with every voter, and know until when a majority stands by it.
+
+use crate::ids::NodeId;
+use crate::message::Renew;
+use crate::state::Voters;
+use crate::time::{Mono, Span};
+use std::collections::BTreeMap;
+
+/// Renewals not yet acknowledged that are remembered; older ones count for nothing any more.
+const REMEMBERED: usize = 64;
+
+/// This node's own lease.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    incarnation: u64,
+    generation: u64,
+    sequence: u64,
+    /// Send time of each renewal, taken *before* it was sent.
+    sent: BTreeMap<u64, Mono>,
+    /// Newest sequence number each voter acknowledged, for one version of the voters.
+    acked: BTreeMap<NodeId, u64>,
+    acked_version: u64,
+    deadline: Option<Mono>,
+    /// A deadline the sentinel was told of and has not confirmed, since when.
+    unconfirmed_since: Option<Mono>,
+    lapsed: bool,
+}
+
+impl Holder {
+    /// No lease yet, for any generation.
+    pub fn new(incarnation: u64) -> Holder {
+        Holder {
+            incarnation,
+            generation: 0,
+            sequence: 0,
+            sent: BTreeMap::new(),
+            acked: BTreeMap::new(),
+            acked_version: 0,
+            deadline: None,
+            unconfirmed_since: None,
+            lapsed: true,
+        }
+    }
+
+    /// A lease that an agent before this one renewed and the sentinel still holds.
+    pub fn resume(incarnation: u64, generation: u64, deadline: Mono) -> Holder {
+        Holder { generation, deadline: Some(deadline), lapsed: false, ..Holder::new(incarnation) }
+    }
+
+    /// Begins a generation that was just applied. A lease of a former generation of the *same*
+    /// incarnation goes on until the new one is acknowledged.
+    pub fn begin(&mut self, generation: u64) {
+        self.generation = generation;
+        self.sent.clear();
+        self.acked.clear();
+        if self.lapsed {
+            self.deadline = None;
+        }
+        self.lapsed = false;
+    }
+
+    /// The incarnation.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// The generation.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Until when the lease holds; `None` when it does not.
+    pub fn deadline(&self) -> Option<Mono> {
+        self.deadline.filter(|_| !self.lapsed)
+    }
+
+    /// Whether the lease holds at `now`.
+    pub fn is_live(&self, now: Mono) -> bool {
+        self.deadline().is_some_and(|deadline| now < deadline)
+    }
+
+    /// Whether a generation was begun and has not lapsed (its first renewal may be under way).
+    pub fn is_begun(&self) -> bool {
+        !self.lapsed
+    }
+
+    /// Notices a lapse: terminal for the generation. True when it is news.
+    pub fn expire(&mut self, now: Mono) -> bool {
+        let over = self.deadline().is_some_and(|deadline| now >= deadline);
+        if over {
+            self.lapse();
+        }
+        over
+    }
+
+    /// The lease is over.
+    pub fn lapse(&mut self) {
+        self.lapsed = true;
+        self.deadline = None;
+        self.unconfirmed_since = None;
+    }
+
+    /// Everything exclusive of the lapsed incarnation has been stopped: the next generation
+    /// belongs to a new one.
+    pub fn new_incarnation(&mut self) {
+        self.incarnation = self.incarnation.wrapping_add(1);
+    }
+
+    /// A renewal to send now, `None` when this node has no right to one: no generation, or a
+    /// sentinel that has not answered within `heartbeat`.
+    pub fn renew(&mut self, now: Mono, voters: &Voters, lease: Span, heartbeat: Span) -> Option<Renew> {
+        if self.lapsed || self.generation == 0 {
+            return None;
+        }
+        if self.unconfirmed_since.is_some_and(|since| now.since(since) > heartbeat) {
+            return None;
+        }
+        // Also new after a restart of the agent, whose predecessor's numbers the voters remember.
+        self.sequence = (self.sequence + 1).max(now.0);
+        self.sent.insert(self.sequence, now);
+        while self.sent.len() > REMEMBERED {
+            self.sent.pop_first();
+        }
+        Some(Renew {
+            incarnation: self.incarnation,
+            generation: self.generation,
+            voters_version: voters.version,
+            sequence: self.sequence,
+            lease,
+        })
+    }
+
+    /// A voter acknowledged a renewal. Returns the new deadline when it moved.
+    pub fn acknowledged(&mut self, from: NodeId, renew: &Renew, voters: &Voters) -> Option<Mono> {
+        let ours = renew.generation == self.generation
+            && renew.incarnation == self.incarnation
+            && renew.voters_version == voters.version;
+        if self.lapsed || !ours || !voters.nodes.contains(&from) {
+            return None;
+        }
+        if self.acked_version != voters.version {
+            self.acked.clear();
+            self.acked_version = voters.version;
+        }
+        let newest = self.acked.entry(from).or_default();
+        *newest = renew.sequence.max(*newest);
+        let mut sequences: Vec<u64> = self.acked.values().copied().collect();
+        sequences.sort_unstable_by(|a, b| b.cmp(a));
+        let agreed = *sequences.get(voters.majority() - 1)?;
+        let deadline = *self.sent.get(&agreed)? + renew.lease;
+        if self.deadline.is_some_and(|known| known >= deadline) {
+            return None;
+        }
+        self.deadline = Some(deadline);
+        Some(deadline)
+    }
+
+    /// The sentinel was told of a deadline.
+    pub fn told_sentinel(&mut self, now: Mono) {
+        self.unconfirmed_since.get_or_insert(now);
+    }
+
+    /// The sentinel confirmed.
+    pub fn sentinel_answered(&mut self, generation: u64) {
+        if generation == self.generation {
+            self.unconfirmed_since = None;
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The voter's side: what it acknowledged, and what it may promise.
+
+use crate::ids::NodeId;
+use crate::message::{Promise, Renew};
+use crate::state::State;
+use crate::time::{Mono, Span};
+use std::collections::BTreeMap;
+
+/// This node as a voter on the leases of all nodes.
+#[derive(Clone, Debug)]
+pub struct Voter {
+    started: Mono,
+    /// Durable: the longest lease ever acknowledged.
+    lease_max: Span,
+    /// How much of `lease_max` is known to be on the disk.
+    lease_saved: Span,
+    /// Durable: generation and version of the voters promised dead.
+    promised: BTreeMap<NodeId, (u64, u64)>,
+    /// In memory: before this, no promise about the node.
+    until: BTreeMap<NodeId, Mono>,
+    /// In memory: the newest renewal acknowledged.
+    last: BTreeMap<NodeId, Renew>,
+    /// When each was last acknowledged.
+    heard: BTreeMap<NodeId, Mono>,
+}
+
+/// A voter's answer to a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Acknowledge it.
+    Ack,
+    /// Say that this generation is over; the next must be above this.
+    Refuse {
+        /// See above.
+        above: u64,
+    },
+    /// Longer than any before: save [`Voter::lease_max`] first, then answer the next one.
+    SaveFirst,
+    /// Old news: no answer.
+    Ignore,
+}
+
+impl Voter {
+    /// A voter that starts (again) now. Its own start counts as its last acknowledgement of
+    /// everybody, for the longest lease it ever acknowledged.
+    pub fn new(started: Mono, lease_max: Span, promised: BTreeMap<NodeId, (u64, u64)>) -> Voter {
+        Voter {
+            started,
+            lease_max,
+            lease_saved: lease_max,
+            promised,
+            until: BTreeMap::new(),
+            last: BTreeMap::new(),
+            heard: BTreeMap::new(),
+        }
+    }
+
+    /// To be saved with the rest of the durable state.
+    pub fn promised(&self) -> &BTreeMap<NodeId, (u64, u64)> {
+        &self.promised
+    }
+
+    /// To be saved with the rest of the durable state.
+    pub fn lease_max(&self) -> Span {
+        self.lease_max
+    }
+
+    /// This much is on the disk now.
+    pub fn saved(&mut self, lease_max: Span) {
+        self.lease_saved = self.lease_saved.max(lease_max);
+    }
+
+    /// When the node was last acknowledged, if ever since this voter started.
+    pub fn heard(&self, node: NodeId) -> Option<Mono> {
+        self.heard.get(&node).copied()
+    }
+
+    /// Since when the node is silent: its last acknowledged renewal, or our own start.
+    pub fn silent_since(&self, node: NodeId) -> Mono {
+        self.heard.get(&node).copied().unwrap_or(self.started)
+    }
+
+    /// The end of the time for which `node` may count on this voter.
+    pub fn until(&self, node: NodeId, state: &State) -> Mono {
+        let start = self.started + state.config.timing.with_drift(self.lease_max);
+        self.until.get(&node).copied().unwrap_or(start)
+    }
+
+    /// Answers a renewal; changes nothing but memory, except for [`Reply::SaveFirst`].
+    pub fn on_renew(&mut self, now: Mono, from: NodeId, renew: &Renew, state: &State) -> Reply {
+        let known = state.node(from);
+        let promised = self.promised.get(&from).map_or(0, |(generation, _)| *generation);
+        if promised >= renew.generation
+            || known.generation > renew.generation
+            || (known.dead && known.generation == renew.generation)
+        {
+            return Reply::Refuse { above: promised.max(known.generation) };
+        }
+        if renew.voters_version != state.voters.version {
+            return Reply::Ignore;
+        }
+        if renew.lease > self.lease_saved {
+            self.lease_max = self.lease_max.max(renew.lease);
+            return Reply::SaveFirst;
+        }
+        if let Some(last) = self.last.get(&from) {
+            let newer = renew.generation > last.generation
+                || renew.incarnation != last.incarnation
+                || renew.sequence > last.sequence;
+            if renew.generation < last.generation || !newer {
+                return Reply::Ignore;
+            }
+        }
+        self.last.insert(from, *renew);
+        self.heard.insert(from, now);
+        let until = now + state.config.timing.with_drift(renew.lease);
+        let until = until.max(self.until(from, state));
+        self.until.insert(from, until);
+        Reply::Ack
+    }
+
+    /// Promises, if it may: from here on the generation is not acknowledged any more. True when
+    /// the promise is new and has to be saved before it is said.
+    pub fn promise(&mut self, now: Mono, wish: &Promise, state: &State) -> Option<bool> {
+        let current =
+            state.voters.version == wish.voters_version && state.node(wish.node).generation == wish.generation;
+        if !current || state.node(wish.node).dead {
+            return None;
+        }
+        if self
+            .promised
+            .get(&wish.node)
+            .is_some_and(|(generation, version)| *generation >= wish.generation && *version == wish.voters_version)
+        {
+            return Some(false);
+        }
+        if now < self.until(wish.node, state) {
+            return None;
+        }
+        self.promised.insert(wish.node, (wish.generation, wish.voters_version));
+        Some(true)
+    }
+
+    /// The voters changed: everybody counts as acknowledged now, and promises are void.
+    pub fn voters_changed(&mut self, now: Mono, state: &State) {
+        let until = now + state.config.timing.with_drift(self.lease_max);
+        for node in state.nodes.keys() {
+            self.until.insert(*node, until);
+        }
+        self.promised.clear();
+    }
+}

@@ -1,0 +1,87 @@
+//! The table of an address.
+
+use super::Failures;
+use crate::resource::{AddressCommand, AddressObservation, Guard};
+use crate::time::Mono;
+
+/// What an address promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressState {
+    /// Not known: after the start of the agent, after a lapse.
+    Unknown,
+    /// Not here.
+    Down,
+    /// Being added.
+    Raising,
+    /// Here and announced.
+    Up,
+    /// Being removed.
+    Lowering,
+    /// Could not be added, or was taken away; not here.
+    Failed,
+}
+
+/// One address on this node.
+#[derive(Clone, Debug)]
+pub struct Address {
+    state: AddressState,
+    linked: bool,
+    /// Failures on this node.
+    pub failures: Failures,
+}
+
+impl Default for Address {
+    fn default() -> Address {
+        Address { state: AddressState::Unknown, linked: true, failures: Failures::default() }
+    }
+}
+
+impl Address {
+    /// What it promises.
+    pub fn state(&self) -> AddressState {
+        self.state
+    }
+
+    /// Whether its interface has a carrier.
+    pub fn is_linked(&self) -> bool {
+        self.linked
+    }
+
+    /// Whether nothing of it is here.
+    pub fn is_down(&self) -> bool {
+        matches!(self.state, AddressState::Down | AddressState::Failed)
+    }
+
+    /// The sentinel may have removed it.
+    pub fn forget(&mut self) {
+        self.state = AddressState::Unknown;
+    }
+
+    /// The next command for what is wanted: `Some(guard)` up, `None` down.
+    pub fn next(&mut self, now: Mono, want: Option<Guard>) -> Option<AddressCommand> {
+        use AddressState::{Down, Failed, Lowering, Raising, Unknown, Up};
+        let (state, command) = match (self.state, want) {
+            (Unknown | Down, Some(guard)) => (Raising, AddressCommand::Raise { guard }),
+            (Failed, Some(guard)) if self.failures.retry_at().is_none_or(|at| now >= at) => {
+                (Raising, AddressCommand::Raise { guard })
+            }
+            (Unknown | Up, None) => (Lowering, AddressCommand::Lower),
+            (Up, Some(_)) | (Down | Failed, _) | (Raising | Lowering, _) => return None,
+        };
+        self.state = state;
+        Some(command)
+    }
+
+    /// Something happened.
+    pub fn observe(&mut self, now: Mono, what: &AddressObservation) {
+        match what {
+            AddressObservation::Up => self.state = AddressState::Up,
+            AddressObservation::Down => self.state = AddressState::Down,
+            AddressObservation::Failed { reason } => {
+                self.failures.add(now, reason);
+                self.state = AddressState::Failed;
+            }
+            AddressObservation::Link { up } => self.linked = *up,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What nodes say to each other. The transport authenticates and encrypts; this is what is inside.
+
+use crate::consensus::Frame;
+use crate::entry::Entry;
+use crate::ids::{CopyId, NodeId};
+use crate::resource::postgresql::Lsn;
+use crate::time::Span;
+use serde::{Deserialize, Serialize};
+
+/// Largest encoded message accepted, in bytes: a snapshot with its configuration text, with room.
+pub const MESSAGE_MAX_BYTES: usize = 256 * 1024;
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Message {
+    /// "My lease, please": straight to every voter, each heartbeat (PROTOCOL §1.1).
+    Renew(Renew),
+    /// "Acknowledged": I will not promise you dead before your L has passed here (§1.2).
+    Acked(Renew),
+    /// "Refused": this generation was promised dead or is over; ask for a higher one.
+    Refused {
+        /// The generation that was refused.
+        generation: u64,
+        /// Ask for one above this.
+        above: u64,
+    },
+    /// The leader suspects a node: whoever has not acknowledged it for L(1+d) shall promise.
+    PromiseWanted(Promise),
+    /// "I have not acknowledged it for L(1+d) and will not": durable before it is sent (§1.4).
+    Promised(Promise),
+    /// The leader's sign of life, each heartbeat; its nonce proves that who answers can hear.
+    Beacon {
+        /// Fresh, from the leader's own counter.
+        nonce: u64,
+        /// How far the leader has applied.
+        applied: u64,
+    },
+    /// "Let me live under a new generation": only in answer to a beacon.
+    WantAlive {
+        /// From the beacon.
+        nonce: u64,
+        /// The generation it has now, to be left behind.
+        generation: u64,
+        /// Its incarnation.
+        incarnation: u64,
+        /// Highest promise against it that it was told of; the new generation is above this.
+        above: u64,
+    },
+    /// To the leader: please propose this. Compare-and-swap at apply makes repeats harmless.
+    Propose(Entry),
+    /// The consensus library's own traffic.
+    Raft(Frame),
+    /// How my resources are; on change and a few times per lease.
+    Report(Report),
+}
+
+/// A renewal, echoed in its acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renew {
+    /// Incarnation of the holder.
+    pub incarnation: u64,
+    /// Its generation.
+    pub generation: u64,
+    /// Version of the voters it counts a majority of.
+    pub voters_version: u64,
+    /// Counts up.
+    pub sequence: u64,
+    /// How long it is to last.
+    pub lease: Span,
+}
+
+/// A promise (or the wish for one) about one generation of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Promise {
+    /// The node it is about.
+    pub node: NodeId,
+    /// The generation it is about.
+    pub generation: u64,
+    /// Version of the voters it counts for.
+    pub voters_version: u64,
+}
+
+/// What a node says of its resources to the others; the leader plans with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Its incarnation.
+    pub incarnation: u64,
+    /// How far it has applied.
+    pub applied: u64,
+    /// Its groups.
+    pub groups: Vec<GroupReport>,
+}
+
+/// One group on one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupReport {
+    /// Why this node cannot run the group now, in words; `None` when it can.
+    pub unfit: Option<String>,
+    /// Owner: everything is up. Others: the copy, where there is one, follows.
+    pub ready: bool,
+    /// The data directory here was looked at: an absent `copy` means that there is none.
+    pub inspected: bool,
+    /// The database here is a primary that lets clients in: it can be copied and followed.
+    pub serving: bool,
+    /// The interface of every service address has a carrier here.
+    pub linked: bool,
+    /// The copy of the data here.
+    pub copy: Option<CopyReport>,
+    /// Resource states, one word each, in order, with their failure counts.
+    pub resources: Vec<ResourceReport>,
+}
+
+/// One resource on one node, for display.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceReport {
+    /// One word.
+    pub state: String,
+    /// Failures within the counting time.
+    pub failures: u32,
+    /// Why, when there is more to say.
+    pub reason: Option<String>,
+}
+
+/// One copy of the data, as its node reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyReport {
+    /// Its number.
+    pub copy: CopyId,
+    /// The database cluster's own identifier.
+    pub system: u64,
+    /// Its position.
+    pub position: Lsn,
+    /// It streams from the owner (or is the owner's).
+    pub streaming: bool,
+}

@@ -1,0 +1,490 @@
+//! One node: takes events one at a time, keeps lease, votes, log and groups in step.
+
+mod applying;
+mod membership;
+mod narrate;
+mod requests;
+mod view;
+
+use crate::action::Action;
+use crate::config::Config;
+use crate::consensus::{Consensus, ConsensusError, Output};
+use crate::durable::Durable;
+use crate::entry::Entry;
+use crate::event::{Boot, Event, Held, Loaded};
+use crate::group::{Driver, Out, Site};
+use crate::happening::Happening;
+use crate::ids::NodeId;
+use crate::lease::{Holder, Voter};
+use crate::message::{Message, Promise, Report};
+use crate::planner::{self, Knowledge};
+use crate::resource::postgresql::Lsn;
+use crate::state::State;
+use crate::time::Mono;
+use requests::PendingRequest;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// The core of one node.
+pub struct Core {
+    me: NodeId,
+    now: Mono,
+    rules: Rules,
+    state: Arc<State>,
+    applied: u64,
+    /// Nothing older may be acted on: a former agent of this boot has applied it.
+    floor_index: u64,
+    consensus: Option<Consensus>,
+    /// Why this voter takes part in nothing.
+    disabled: Option<String>,
+    holder: Holder,
+    /// After a lapse: the sentinel has said that everything is silent.
+    silenced: bool,
+    voter: Voter,
+    next_renew: Mono,
+    next_report: Mono,
+    reported: Report,
+    reports: BTreeMap<NodeId, Report>,
+    drivers: Vec<Driver>,
+    proposed: Vec<(Entry, Mono)>,
+    persisting: Persisting,
+    wishes: BTreeMap<Promise, NodeId>,
+    promises: BTreeMap<Promise, BTreeSet<NodeId>>,
+    suspected: BTreeSet<NodeId>,
+    /// When promises were last asked for.
+    asked_at: Mono,
+    refused_above: u64,
+    nonces: VecDeque<u64>,
+    next_nonce: u64,
+    leader_seen: Option<NodeId>,
+    grace: Option<crate::time::Span>,
+    requests: Vec<PendingRequest>,
+    links: BTreeMap<(NodeId, u8), bool>,
+    actions: VecDeque<Action>,
+}
+
+/// Rules that the simulator switches off one at a time, to see its checkers catch it. All hold in
+/// a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Promises are durable before they are given.
+    pub durable_promises: bool,
+    /// A voter's start counts as its last acknowledgement.
+    pub start_counts: bool,
+    /// Unguarded resources wait for the stop budget.
+    pub stop_wait: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules { durable_promises: true, start_counts: true, stop_wait: true }
+    }
+}
+
+/// What is on its way to the disk.
+#[derive(Default)]
+struct Persisting {
+    ticket: u64,
+    saved: u64,
+    /// The ticket that holds what the consensus library waits for.
+    consensus: Option<u64>,
+    /// Promises to give once their ticket is saved.
+    promises: Vec<(u64, Promise)>,
+    /// The longest lease per ticket.
+    leases: Vec<(u64, crate::time::Span)>,
+    wanted: bool,
+    wanted_by_consensus: bool,
+}
+
+impl Core {
+    /// Starts a node. Drain [`Core::action`] afterwards.
+    pub fn new(boot: Boot, now: Mono) -> Core {
+        Core::with_rules(boot, now, Rules::default())
+    }
+
+    /// As [`Core::new`], for the simulator's sabotage tests.
+    pub fn with_rules(boot: Boot, now: Mono, rules: Rules) -> Core {
+        let (durable, fresh, mut disabled) = match boot.durable {
+            Loaded::Fresh => (None, true, None),
+            Loaded::Intact(durable) if durable.me == boot.me => (Some(*durable), false, None),
+            Loaded::Intact(durable) => (None, false, Some(format!("the state is that of {}", durable.me))),
+            Loaded::Doubtful { reason } => (None, false, Some(reason)),
+        };
+        let lease = boot.config.timing.lease;
+        let (log, promised, lease_max) = match durable {
+            Some(durable) => (Some(durable.log), durable.promised, durable.lease_max.max(lease)),
+            None => (None, BTreeMap::new(), lease),
+        };
+        let (state, applied) = match &log {
+            Some(log) => (log.state.clone(), log.base_index),
+            None => (Arc::new(State::begin(boot.config.clone())), 1),
+        };
+        let consensus = if disabled.is_some() {
+            None
+        } else {
+            match Consensus::new(boot.me, log, &boot.config, now) {
+                Ok(consensus) => Some(consensus),
+                Err(error) => {
+                    disabled = Some(error.to_string());
+                    None
+                }
+            }
+        };
+        let started = if rules.start_counts { now } else { Mono(0) };
+        let (holder, floor_index, silenced) = resume(boot.held, boot.incarnation);
+        let drivers = state.config.groups().map(|(id, group)| Driver::new(id, group)).collect();
+        let mut core = Core {
+            me: boot.me,
+            now,
+            rules,
+            state,
+            applied,
+            floor_index,
+            consensus,
+            disabled: None,
+            holder,
+            silenced,
+            voter: Voter::new(started, lease_max, promised),
+            next_renew: now,
+            next_report: now,
+            reported: Report::default(),
+            reports: BTreeMap::new(),
+            drivers,
+            proposed: Vec::new(),
+            persisting: Persisting::default(),
+            wishes: BTreeMap::new(),
+            promises: BTreeMap::new(),
+            suspected: BTreeSet::new(),
+            asked_at: Mono(0),
+            refused_above: 0,
+            nonces: VecDeque::new(),
+            next_nonce: boot.seed,
+            leader_seen: None,
+            grace: None,
+            requests: Vec::new(),
+            links: BTreeMap::new(),
+            actions: VecDeque::new(),
+        };
+        if let Some(reason) = disabled {
+            core.disable(reason);
+        }
+        // A new voter's beginning is on the disk before it says a word.
+        core.persisting.wanted = fresh;
+        core.settle();
+        core
+    }
+
+    /// Something happened at `now`. Drain [`Core::action`] afterwards.
+    pub fn handle(&mut self, now: Mono, event: Event) {
+        self.now = self.now.max(now);
+        self.notice_lapse();
+        match event {
+            Event::Ticked => {}
+            Event::Received { from, message } => self.received(from, message),
+            Event::Persisted { ticket } => self.persisted(ticket),
+            Event::PersistFailed { reason } => self.disable(format!("state cannot be saved: {reason}")),
+            Event::LeaseArmed { generation } => self.holder.sentinel_answered(generation),
+            Event::Lapsed { generation } => self.lapsed(generation),
+            Event::Observed { resource, what } => {
+                let driver = self.drivers.get_mut(usize::from(resource.group.0));
+                if let Some(happening) = driver.and_then(|driver| driver.observe(self.now, resource, &what)) {
+                    self.record(happening);
+                }
+            }
+            Event::LinkChanged { peer, link, up } => {
+                self.links.insert((peer, link), up);
+            }
+            Event::Requested { id, request } => self.requested(id, request),
+        }
+        self.settle();
+    }
+
+    /// The next action to carry out, in order.
+    pub fn action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to hand in [`Event::Ticked`] at the latest.
+    pub fn wakeup(&self) -> Mono {
+        let mut at = self.next_report;
+        if let Some(consensus) = &self.consensus {
+            at = at.min(consensus.wakeup()).min(self.next_renew);
+        }
+        let untils = self.wishes.keys().map(|wish| self.voter.until(wish.node, &self.state));
+        let drivers = self.drivers.iter().filter_map(|driver| driver.wakeup(&self.state));
+        let mine = self.holder.deadline().into_iter().chain(self.requests.iter().map(|request| request.deadline));
+        // What was due and still stands waits for an event, not for time: never spin.
+        let later = untils.chain(drivers).chain(mine).filter(|due| *due > self.now);
+        later.fold(at, Mono::min)
+    }
+
+    /// What this node has applied.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// How far it has applied.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// Its own lease.
+    pub fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
+    /// Why it takes part in nothing, if so.
+    pub fn disabled(&self) -> Option<&str> {
+        self.disabled.as_deref()
+    }
+
+    /// This node's number.
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    fn record(&mut self, happening: Happening) {
+        self.actions.push_back(Action::Record(happening));
+    }
+
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.actions.push_back(Action::Send { to, message });
+    }
+
+    fn peers(&self) -> Vec<NodeId> {
+        self.state.config.nodes.iter().map(|node| node.id).filter(|id| *id != self.me).collect()
+    }
+
+    /// From here on this voter acknowledges, promises and votes for nothing.
+    fn disable(&mut self, reason: String) {
+        if self.disabled.is_none() {
+            self.record(Happening::VoterDisabled { reason: reason.clone() });
+            self.disabled = Some(reason);
+            self.consensus = None;
+        }
+    }
+
+    fn received(&mut self, from: NodeId, message: Message) {
+        if let Message::Report(report) = message {
+            self.reports.insert(from, report);
+            return;
+        }
+        if self.disabled.is_some() {
+            return;
+        }
+        match message {
+            Message::Renew(renew) => self.renew_received(from, &renew),
+            Message::Acked(renew) => self.acked(from, &renew),
+            Message::Refused { generation, above } => self.refused(generation, above),
+            Message::PromiseWanted(wish) => self.promise_wanted(from, wish),
+            Message::Promised(promise) => self.promised(from, promise),
+            Message::Beacon { nonce, .. } => self.beacon(from, nonce),
+            Message::WantAlive { nonce, generation, incarnation, above } => {
+                self.want_alive(from, nonce, generation, incarnation, above);
+            }
+            Message::Propose(entry) => self.propose(entry),
+            Message::Raft(frame) => {
+                let Some(consensus) = &mut self.consensus else { return };
+                if let Err(error) = consensus.step(from, frame) {
+                    self.disable(error.to_string());
+                }
+            }
+            Message::Report(_) => {}
+        }
+    }
+
+    /// Brings everything into step until nothing moves any more.
+    fn settle(&mut self) {
+        if let Some(consensus) = &mut self.consensus {
+            consensus.tick(self.now);
+        }
+        // Each round can enable the next (an applied entry frees a group, whose report lets the
+        // leader plan); a handful is always enough, and the rest waits for the next event.
+        for _ in 0..8 {
+            let before = (self.applied, self.actions.len(), self.proposed.len());
+            self.turn_consensus();
+            self.keep_lease();
+            self.keep_promises();
+            self.lead();
+            self.drive();
+            self.turn_consensus();
+            if before == (self.applied, self.actions.len(), self.proposed.len()) {
+                break;
+            }
+        }
+        self.report();
+        self.check_requests();
+        self.persist();
+    }
+
+    fn turn_consensus(&mut self) {
+        let Some(consensus) = &mut self.consensus else { return };
+        let output = consensus.turn();
+        self.take_output(output);
+        let leader = self.consensus.as_ref().and_then(Consensus::leader);
+        if leader != self.leader_seen {
+            self.leader_seen = leader;
+            self.promises.clear();
+            self.nonces.clear();
+            self.record(Happening::LeaderChanged { leader });
+        }
+    }
+
+    fn take_output(&mut self, output: Result<Output, ConsensusError>) {
+        let output = match output {
+            Ok(output) => output,
+            Err(error) => return self.disable(error.to_string()),
+        };
+        for (to, frame) in output.send {
+            self.send(to, Message::Raft(frame));
+        }
+        if output.persist {
+            self.persisting.wanted_by_consensus = true;
+        }
+        self.apply(output.replace, output.committed);
+        if let Some(consensus) = &mut self.consensus {
+            consensus.compact(self.applied, &self.state);
+        }
+    }
+
+    fn persist(&mut self) {
+        let persisting = &mut self.persisting;
+        if !persisting.wanted && !persisting.wanted_by_consensus {
+            return;
+        }
+        let Some(consensus) = &self.consensus else { return };
+        persisting.ticket += 1;
+        if std::mem::take(&mut persisting.wanted_by_consensus) {
+            persisting.consensus = Some(persisting.ticket);
+        }
+        persisting.wanted = false;
+        for (ticket, _) in persisting.promises.iter_mut().filter(|(ticket, _)| *ticket == 0) {
+            *ticket = persisting.ticket;
+        }
+        persisting.leases.push((persisting.ticket, self.voter.lease_max()));
+        let durable = Box::new(Durable {
+            me: self.me,
+            log: consensus.log(),
+            promised: self.voter.promised().clone(),
+            lease_max: self.voter.lease_max(),
+        });
+        self.actions.push_back(Action::Persist { ticket: persisting.ticket, durable });
+    }
+
+    fn persisted(&mut self, ticket: u64) {
+        self.persisting.saved = self.persisting.saved.max(ticket);
+        let saved = self.persisting.saved;
+        let leases = std::mem::take(&mut self.persisting.leases);
+        for (at, lease) in leases {
+            if at <= saved {
+                self.voter.saved(lease);
+            } else {
+                self.persisting.leases.push((at, lease));
+            }
+        }
+        if self.persisting.consensus.is_some_and(|ticket| ticket <= saved) {
+            self.persisting.consensus = None;
+            if let Some(output) = self.consensus.as_mut().map(Consensus::persisted) {
+                self.take_output(output);
+            }
+        }
+        self.give_promises();
+    }
+
+    /// Proposes an entry, here or at the leader, and again after a while if nothing came of it.
+    fn propose(&mut self, entry: Entry) {
+        let again = crate::time::Span(self.state.config.timing.heartbeat.0 * 3);
+        self.proposed.retain(|(_, at)| self.now.since(*at) < again);
+        if self.proposed.iter().any(|(known, _)| *known == entry) {
+            return;
+        }
+        let Some(consensus) = &mut self.consensus else { return };
+        if consensus.is_leader() {
+            if consensus.propose(&entry) {
+                self.proposed.push((entry, self.now));
+            }
+        } else if let Some(leader) = consensus.leader() {
+            self.proposed.push((entry.clone(), self.now));
+            self.send(leader, Message::Propose(entry));
+        }
+    }
+
+    /// The leader's part: signs of life, suspicion, plans.
+    fn lead(&mut self) {
+        if !self.consensus.as_ref().is_some_and(Consensus::may_plan) {
+            self.suspected.clear();
+            return;
+        }
+        self.suspect();
+        let state = self.state.clone();
+        let know =
+            Knowledge { state: &state, reports: &self.reports, silent: &self.suspected, promises: &self.promises };
+        for entry in planner::plan(&know) {
+            self.propose(entry);
+        }
+    }
+
+    fn drive(&mut self) {
+        let state = self.state.clone();
+        let dead: BTreeSet<NodeId> = state.nodes.keys().copied().filter(|node| !state.is_alive(*node)).collect();
+        let site = Site {
+            now: self.now,
+            me: self.me,
+            state: &state,
+            incarnation: self.holder.incarnation(),
+            generation: self.holder.generation(),
+            lease_live: self.holder.is_live(self.now),
+            settled: self.applied >= self.floor_index,
+            stop_wait: self.rules.stop_wait,
+            reports: &self.reports,
+            dead: &dead,
+        };
+        let outs: Vec<Out> = self.drivers.iter_mut().flat_map(|driver| driver.drive(&site)).collect();
+        for out in outs {
+            match out {
+                Out::Drive(order) => self.actions.push_back(Action::Drive(order)),
+                Out::Propose(entry) => self.propose(entry),
+                Out::Record(happening) => self.record(happening),
+            }
+        }
+    }
+
+    fn report(&mut self) {
+        let own = Report {
+            incarnation: self.holder.incarnation(),
+            applied: self.applied,
+            groups: self.drivers.iter().map(|driver| driver.report(&self.state, self.me)).collect(),
+        };
+        let changed = still(&own) != still(&self.reported);
+        if !changed && self.now < self.next_report {
+            return;
+        }
+        self.next_report = self.now + crate::time::Span(self.state.config.timing.lease.0 / 2);
+        for peer in self.peers() {
+            self.send(peer, Message::Report(own.clone()));
+        }
+        self.reports.insert(self.me, own.clone());
+        self.reported = own;
+    }
+
+    fn config(&self) -> &Config {
+        &self.state.config
+    }
+}
+
+/// A report without what changes all the time.
+fn still(report: &Report) -> Report {
+    let mut report = Report { applied: 0, ..report.clone() };
+    for copy in report.groups.iter_mut().filter_map(|group| group.copy.as_mut()) {
+        copy.position = Lsn::default();
+    }
+    report
+}
+
+fn resume(held: Option<Held>, incarnation: u64) -> (Holder, u64, bool) {
+    match held {
+        None => (Holder::new(incarnation), 0, true),
+        Some(held) if held.lapsed => (Holder::new(held.incarnation.wrapping_add(1)), held.floor_index, true),
+        Some(held) => (Holder::resume(held.incarnation, held.generation, held.deadline), held.floor_index, true),
+    }
+}

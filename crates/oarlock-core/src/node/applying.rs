@@ -1,0 +1,78 @@
+//! What follows from committed entries on this node.
+
+use super::Core;
+use crate::action::Action;
+use crate::entry::Entry;
+use crate::group::Driver;
+use crate::state::{Outcome, State};
+use std::sync::Arc;
+
+impl Core {
+    pub(super) fn apply(&mut self, replace: Option<(u64, State)>, committed: Vec<(u64, Entry)>) {
+        if replace.is_none() && committed.is_empty() {
+            return;
+        }
+        let before = self.state.clone();
+        if let Some((index, state)) = replace.filter(|(index, _)| *index > self.applied) {
+            self.state = Arc::new(state);
+            self.applied = index;
+            self.proposed.clear();
+        }
+        for (index, entry) in committed {
+            if index <= self.applied {
+                continue;
+            }
+            let outcome = Arc::make_mut(&mut self.state).apply(&entry);
+            self.applied = index;
+            self.proposed.retain(|(known, _)| *known != entry);
+            if outcome == Outcome::Applied {
+                self.entry_applied(&entry);
+            }
+        }
+        self.follow(&before);
+    }
+
+    fn entry_applied(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Rejoin { group, epoch, node, incarnation, nonce }
+                if *node == self.me && *incarnation == self.holder.incarnation() =>
+            {
+                if let Some(driver) = self.drivers.get_mut(usize::from(group.0)) {
+                    driver.rejoin_applied(*epoch, *nonce);
+                }
+            }
+            Entry::Clear { resource } => {
+                if let Some(driver) = self.drivers.get_mut(usize::from(resource.group.0)) {
+                    driver.clear(*resource);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Brings what hangs on the state into step with it.
+    fn follow(&mut self, before: &Arc<State>) {
+        let state = self.state.clone();
+        let me = state.node(self.me);
+        let ours = me.incarnation == self.holder.incarnation() && !me.dead;
+        if ours && me.generation > self.holder.generation() && self.silenced {
+            self.holder.begin(me.generation);
+            self.refused_above = 0;
+            self.next_renew = self.now;
+        }
+        if state.voters != before.voters {
+            self.voter.voters_changed(self.now, &state);
+            self.persisting.wanted = true;
+        }
+        if state.config.generation != before.config.generation {
+            self.actions.push_back(Action::AdoptConfig {
+                generation: state.config.generation,
+                text: state.config.text.clone(),
+            });
+            let known = self.drivers.len();
+            let new = state.config.groups().skip(known).map(|(id, group)| Driver::new(id, group));
+            self.drivers.extend(new);
+        }
+        self.narrate(before);
+    }
+}

@@ -1,0 +1,178 @@
+//! What the administrator asks: turned into entries, answered when seen to have taken effect.
+
+use super::Core;
+use crate::action::Action;
+use crate::consensus::Consensus;
+use crate::entry::Entry;
+use crate::ids::{GroupId, NodeId};
+use crate::planner::{self, Knowledge};
+use crate::request::{Answer, Request};
+use crate::time::{Mono, Span};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long a request may take before it is answered with what stands in its way.
+const DEADLINE: Span = Span::from_ms(30_000);
+
+/// A request under way.
+pub(super) struct PendingRequest {
+    id: u64,
+    request: Request,
+    pub(super) deadline: Mono,
+    /// The epoch a move started from; a group that is back without a move has refused it.
+    epoch: u64,
+    accepted: bool,
+}
+
+impl Core {
+    pub(super) fn requested(&mut self, id: u64, request: Request) {
+        let epoch = match &request {
+            Request::Move { group, .. } => self.state.group(*group).map_or(0, |group| group.epoch),
+            _ => 0,
+        };
+        if let Some(answer) = self.refusal(&request) {
+            self.actions.push_back(Action::Answer { id, answer });
+            return;
+        }
+        if let Request::Grace { grace_ms } = &request {
+            self.grace = Some(Span::from_ms(*grace_ms));
+            self.next_renew = self.now;
+        }
+        self.requests.push(PendingRequest { id, request, deadline: self.now + DEADLINE, epoch, accepted: false });
+    }
+
+    /// Proposes what pending requests need and answers those that are done.
+    pub(super) fn check_requests(&mut self) {
+        let pending = std::mem::take(&mut self.requests);
+        for mut request in pending {
+            let answer = self.progress(&mut request);
+            match answer {
+                Some(answer) => self.actions.push_back(Action::Answer { id: request.id, answer }),
+                None => self.requests.push(request),
+            }
+        }
+    }
+
+    fn refusal(&self, request: &Request) -> Option<Answer> {
+        if self.disabled.is_some() {
+            return Some(Answer::Negative("this node takes part in nothing: its state is in doubt".into()));
+        }
+        let Request::Move { group, to } = request else { return None };
+        let config = self.state.config.group(*group)?;
+        let state = self.state.group(*group)?;
+        if self.state.living_owner(*group) == Some(*to) {
+            return Some(Answer::Done);
+        }
+        if !config.nodes.contains(to) {
+            let name = self.state.config.node_name(*to);
+            return Some(Answer::Negative(format!("{name} is not a node of group {}", config.name)));
+        }
+        let reason = self.obstacle(*group, *to)?;
+        let name = self.state.config.node_name(*to);
+        let counted = config.data_resource(*group).is_none() || state.in_sync.contains_key(to);
+        Some(if counted {
+            Answer::Negative(format!("{name} cannot have it: {reason}"))
+        } else {
+            Answer::Unsafe(format!("{name} cannot have it: {reason}"))
+        })
+    }
+
+    fn obstacle(&self, group: GroupId, to: NodeId) -> Option<String> {
+        let know = Knowledge {
+            state: &self.state,
+            reports: &self.reports,
+            silent: &BTreeSet::new(),
+            promises: &BTreeMap::new(),
+        };
+        let config = self.state.config.group(group)?;
+        planner::obstacle(&know, group, config, self.state.group(group)?, to)
+    }
+
+    fn progress(&mut self, pending: &mut PendingRequest) -> Option<Answer> {
+        if let Some(answer) = self.outcome(pending) {
+            return Some(answer);
+        }
+        if self.now >= pending.deadline {
+            let leader = self.consensus.as_ref().and_then(Consensus::leader);
+            return Some(match leader {
+                Some(_) => Answer::Negative(format!("not done within {} s", DEADLINE.as_ms() / 1000)),
+                None => Answer::NoQuorum,
+            });
+        }
+        if let Some(entry) = self.entry_for(pending) {
+            self.propose(entry);
+        }
+        None
+    }
+
+    fn entry_for(&self, pending: &PendingRequest) -> Option<Entry> {
+        match &pending.request {
+            Request::Move { group, to } if !pending.accepted => {
+                Some(Entry::Want { group: *group, epoch: pending.epoch, node: Some(*to) })
+            }
+            Request::Standby { node, on } if self.state.node(*node).standby != *on => {
+                Some(Entry::Standby { node: *node, on: *on })
+            }
+            Request::Maintenance { on } if self.state.maintenance != *on => Some(Entry::Maintenance { on: *on }),
+            Request::Clear { resource } if !pending.accepted => Some(Entry::Clear { resource: *resource }),
+            Request::Apply { config } if config.generation > self.config().generation => {
+                Some(Entry::Configure(config.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    fn outcome(&self, pending: &mut PendingRequest) -> Option<Answer> {
+        match &pending.request {
+            Request::Move { group, to } => {
+                let state = self.state.group(*group)?;
+                if self.state.living_owner(*group) == Some(*to) {
+                    return self.is_started(*group).then_some(Answer::Done);
+                }
+                pending.accepted |= state.wanted == Some(*to) || state.epoch != pending.epoch;
+                let given_up = pending.accepted && state.wanted.is_none() && state.epoch == pending.epoch;
+                given_up.then(|| Answer::Negative("the owner could not hand it over; see `oarlock events`".into()))
+            }
+            Request::Standby { node, on } => {
+                let done = self.state.node(*node).standby == *on;
+                let owned: Vec<&str> = self
+                    .state
+                    .config
+                    .groups()
+                    .filter(|(id, _)| self.state.living_owner(*id) == Some(*node))
+                    .map(|(_, config)| config.name.as_str())
+                    .collect();
+                let waits = *on && !owned.is_empty();
+                (done && !waits).then_some(Answer::Done)
+            }
+            Request::Maintenance { on } => (self.state.maintenance == *on).then_some(Answer::Done),
+            Request::Clear { resource } => {
+                let entry = Entry::Clear { resource: *resource };
+                let under_way = self.proposed.iter().any(|(known, _)| *known == entry);
+                let done = pending.accepted && !under_way;
+                pending.accepted |= under_way;
+                done.then_some(Answer::Done)
+            }
+            Request::Apply { config } => {
+                let running = self.config();
+                if running.generation < config.generation {
+                    return None;
+                }
+                Some(if running.text == config.text {
+                    Answer::Done
+                } else {
+                    Answer::Negative(format!("another configuration became generation {}", config.generation))
+                })
+            }
+            Request::Grace { grace_ms } => {
+                let enough = self.now + Span::from_ms(grace_ms / 2);
+                self.holder.deadline().is_some_and(|deadline| deadline > enough).then_some(Answer::Done)
+            }
+        }
+    }
+
+    fn is_started(&self, group: GroupId) -> bool {
+        let Some(owner) = self.state.living_owner(group) else { return false };
+        let report = self.reports.get(&owner).and_then(|report| report.groups.get(usize::from(group.0)));
+        report.is_some_and(|report| report.ready)
+    }
+}
