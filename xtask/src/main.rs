@@ -15,6 +15,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Watch a machine die with a job running and rows being written
+    Demo {
+        /// Leave the lab up, to play with it
+        #[arg(long)]
+        keep: bool,
+    },
     /// Run every test that needs no lab
     Test {
         /// Passed on to `cargo test`
@@ -24,6 +30,8 @@ enum Task {
     /// Real processes on namespace hosts to play with
     #[command(subcommand)]
     Lab(oarlock_lab::cli::Command),
+    /// Look at the code and its dependencies without running them
+    Audit,
     /// Run the simulator
     Sim {
         /// Passed on to the simulator
@@ -35,6 +43,8 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Lab(command) => return oarlock_lab::cli::main(&command),
+        Task::Demo { keep } => oarlock_lab::demo::run(keep).map(|()| ExitCode::SUCCESS),
+        Task::Audit => audit(),
         Task::Test { arguments } => cargo(&["test", "--workspace"], &arguments),
         Task::Sim { arguments } => {
             cargo(&["run", "--quiet", "--release", "--package", "oarlock-sim", "--"], &arguments)
@@ -47,6 +57,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Format, lints, and the dependencies' licences and advisories; the first that fails ends it.
+fn audit() -> Result<ExitCode> {
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    for task in [&["fmt", "--all", "--check"][..], &clippy, &["deny", "check"]] {
+        println!("cargo {}", task.join(" "));
+        let code = cargo(task, &[])?;
+        if code != ExitCode::SUCCESS {
+            return Ok(code);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs cargo and passes on how it ended. No deadline: the user who started it may stop it.

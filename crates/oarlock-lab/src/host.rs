@@ -223,11 +223,16 @@ impl Running {
         }
     }
 
-    /// Asks it to end (SIGTERM to its group) and waits; killed when `deadline` passes.
+    /// Asks it to end with SIGTERM and waits; an error (and it is killed) when `deadline` passes.
     pub fn stop(&mut self, deadline: Duration) -> Result<ExitStatus> {
-        let group = rustix::process::Pid::from_child(&self.child);
-        // It may have ended by itself.
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
+        // The child itself is the nsenter that waits for the command and passes on how it ended.
+        let pid = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            // It may have ended by itself.
+            let _ = rustix::process::Pid::from_raw(child)
+                .map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+        }
         self.wait(deadline)
     }
 }

@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod client;
 pub mod deadline;
+pub mod demo;
 pub mod history;
 pub mod host;
 pub mod lab;

@@ -146,7 +146,7 @@ pub fn exists(lab: &Lab) -> bool {
 
 /// Makes a cluster of the lab's servers and its witness, and the databases in it; waits until it
 /// is fully redundant. Made already: waits only.
-pub fn create(lab: &Lab) -> Result<()> {
+pub fn create(lab: &Lab) -> Result<ClusterStatus> {
     if !exists(lab) {
         let shape = lab.state()?.shape;
         ensure!(shape.layout == Layout::Two, "the layout {} has no cluster yet", shape.layout);
@@ -162,8 +162,7 @@ pub fn create(lab: &Lab) -> Result<()> {
         }
     }
     fill_database(lab)?;
-    wait_redundant(lab, SLOW)?;
-    Ok(())
+    wait_redundant(lab, SLOW)
 }
 
 /// `oarlock init …` for the lab.

@@ -2,7 +2,7 @@
 //! whose parts were started by hand.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -29,6 +29,7 @@ pub fn run(lab: &Lab, shape: Shape) -> Result<()> {
     let checked = (|| {
         timed("hosts up", || lab.up(shape))?;
         timed("every host reaches every other on every link", || all_pairs(lab, shape))?;
+        timed("commands: input, exit code, signal, deadline", || commands(lab))?;
         timed("cables: carrier, one direction, one peer", || cables(lab))?;
         timed("power: a written file survives, memory does not", || power(lab))?;
         timed("OAR and PostgreSQL by hand: a job ends Terminated", || oar(lab, shape))
@@ -69,6 +70,23 @@ fn all_pairs(lab: &Lab, shape: Shape) -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+fn commands(lab: &Lab) -> Result<()> {
+    let host = lab.host("node1")?;
+    let echoed = host.exec_with_input(&["sh", "-c", "cat; exit 7"], Some("text"), QUICK)?;
+    ensure!(echoed.status.code() == Some(7) && echoed.stdout == "text", "{echoed:?}");
+    let script = "trap 'exit 3' TERM; echo ready >/run/ready; while :; do sleep 0.01; done";
+    let mut running = host.spawn(&["sh", "-c", script], Stdio::null())?;
+    let end = Instant::now() + QUICK;
+    while !host.exec(&["test", "-s", "/run/ready"], QUICK)?.status.success() {
+        ensure!(Instant::now() < end, "a spawned command did not start");
+    }
+    let status = running.stop(QUICK)?;
+    ensure!(status.code() == Some(3), "a spawned command that was told to stop: {status}");
+    ensure!(host.exec(&["sleep", "61"], Duration::from_millis(100)).is_err(), "a deadline passed unnoticed");
+    ensure!(host.pids("^sleep 61$")?.is_empty(), "a command outlived its deadline");
     Ok(())
 }
 
