@@ -30,6 +30,9 @@ enum Task {
     /// Real processes on namespace hosts to play with
     #[command(subcommand)]
     Lab(oarlock_lab::cli::Command),
+    /// Measure the product in the lab
+    #[command(subcommand)]
+    Bench(oarlock_lab::bench::Command),
     /// Look at the code and its dependencies without running them
     Audit,
     /// Run the simulator
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Lab(command) => return oarlock_lab::cli::main(&command),
         Task::Demo { keep } => oarlock_lab::demo::run(keep).map(|()| ExitCode::SUCCESS),
+        Task::Bench(command) => oarlock_lab::bench::main(&command).map(code),
         Task::Audit => audit(),
         Task::Test { arguments } => cargo(&["test", "--workspace"], &arguments),
         Task::Sim { arguments } => {
@@ -77,4 +81,9 @@ fn cargo(task: &[&str], arguments: &[String]) -> Result<ExitCode> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo).args(task).args(arguments).status().context("cannot start cargo")?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Exit code of a task that can end well and still have a negative answer.
+fn code(passed: bool) -> ExitCode {
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 
 use crate::lab::{Lab, Status};
 use crate::layout::Layout;
+use crate::matrix::{self, MatrixArgs};
 use crate::net::{Cut, Direction, What};
 use crate::product;
 use crate::selfcheck;
@@ -60,6 +61,8 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         suite: Suite,
     },
+    /// Do every nasty thing of the fault matrix to the cluster and watch it heal
+    Matrix(MatrixArgs),
     /// Remove the lab; nothing of it is left behind but its Debian root
     Down,
 }
@@ -153,6 +156,8 @@ fn run(command: &Command) -> Result<ExitCode> {
         }
         Command::Status { json: false } => print!("{}", table(&lab.status()?)),
         Command::Selfcheck { suite } => selfcheck::run(&lab, Shape { suite: *suite, ..Shape::default() })?,
+        Command::Matrix(arguments) if !matrix::main(arguments)? => return Ok(ExitCode::FAILURE),
+        Command::Matrix(_) => {}
         Command::Down => lab.down()?,
     }
     Ok(ExitCode::SUCCESS)

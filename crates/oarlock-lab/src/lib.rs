@@ -7,23 +7,28 @@
 //! `target/lab/run`, so each command is stateless.
 
 pub mod apt;
+pub mod bench;
 pub mod cgroup;
 pub mod cli;
 pub mod client;
+pub mod cluster;
 pub mod deadline;
 pub mod demo;
 pub mod history;
 pub mod host;
+pub mod jobs;
 pub mod lab;
 pub mod layer;
 pub mod layout;
+pub mod machine;
+pub mod matrix;
 pub mod net;
 pub mod paths;
 pub mod plot;
 pub mod process;
+pub mod product;
 pub mod report;
 pub mod results;
-pub mod product;
 pub mod root;
 pub mod selfcheck;
 pub mod state;

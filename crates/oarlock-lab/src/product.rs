@@ -5,123 +5,19 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use serde::Deserialize;
-
+pub use crate::cluster::{ClusterStatus, GROUP};
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::layout::{Kind, Layout, PREFIX_LENGTH, SERVICE_ADDRESS, Spec};
+use anyhow::{Context, Result, bail, ensure};
 
 const DATABASE: &str = include_str!("../assets/database.sh");
-/// The name of the cluster and of its group.
-pub const GROUP: &str = "oar";
 /// For a command that only asks.
 const QUICK: Duration = Duration::from_secs(5);
 /// For a command that starts, clones or creates something.
 const SLOW: Duration = Duration::from_secs(60);
 /// How often the cluster is asked while something is awaited.
 const POLL: Duration = Duration::from_millis(100);
-
-/// What `oarlock status --json` says, as far as the lab reads it.
-#[derive(Debug, Clone, Deserialize)]
-pub struct ClusterStatus {
-    /// Whether a majority of the voters hear each other.
-    pub quorum: bool,
-    /// Every node.
-    pub nodes: Vec<NodeStatus>,
-    /// Every group.
-    pub groups: Vec<GroupStatus>,
-}
-
-/// A node in a [`ClusterStatus`].
-#[derive(Debug, Clone, Deserialize)]
-pub struct NodeStatus {
-    /// Its name.
-    pub name: String,
-    /// `online`, `offline`, `standby` or `maintenance`.
-    pub state: String,
-}
-
-/// A group in a [`ClusterStatus`].
-#[derive(Debug, Clone, Deserialize)]
-pub struct GroupStatus {
-    /// Its name.
-    pub name: String,
-    /// `started`, `starting`, `stopping`, `stopped` or `blocked`.
-    pub state: String,
-    /// The node that owns it.
-    pub owner: Option<String>,
-    /// How often it has changed hands.
-    pub epoch: u64,
-    /// Why it is not started.
-    pub reason: Option<String>,
-    /// Its resources in start order.
-    pub resources: Vec<ResourceStatus>,
-}
-
-/// A resource in a [`GroupStatus`].
-#[derive(Debug, Clone, Deserialize)]
-pub struct ResourceStatus {
-    /// Its name.
-    pub name: String,
-    /// Its kind.
-    pub kind: String,
-    /// Its state.
-    pub state: String,
-    /// Its copies, where it has any.
-    #[serde(default)]
-    pub members: Vec<MemberStatus>,
-}
-
-/// One copy of a [`ResourceStatus`].
-#[derive(Debug, Clone, Deserialize)]
-pub struct MemberStatus {
-    /// The node that holds it.
-    pub node: String,
-    /// `primary`, `standby` or `none`.
-    pub role: String,
-    /// Whether it holds every acknowledged write.
-    pub in_sync: bool,
-}
-
-impl ClusterStatus {
-    /// The lab's group.
-    #[must_use]
-    pub fn group(&self) -> Option<&GroupStatus> {
-        self.groups.iter().find(|group| group.name == GROUP)
-    }
-
-    /// The node that owns the group.
-    #[must_use]
-    pub fn owner(&self) -> Option<&str> {
-        self.group()?.owner.as_deref()
-    }
-
-    /// What still lacks to full redundancy; `None` when nothing does.
-    #[must_use]
-    pub fn lacking(&self) -> Option<String> {
-        if !self.quorum {
-            return Some("no quorum".to_owned());
-        }
-        if let Some(node) = self.nodes.iter().find(|node| node.state != "online") {
-            return Some(format!("{} is {}", node.name, node.state));
-        }
-        let Some(group) = self.group() else { return Some(format!("no group {GROUP}")) };
-        if group.state != "started" {
-            let reason = group.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-            return Some(format!("group {GROUP} is {}{reason}", group.state));
-        }
-        for resource in group.resources.iter().filter(|resource| resource.kind == "postgresql") {
-            if resource.members.len() < 2 {
-                return Some(format!("{} has {} copies", resource.name, resource.members.len()));
-            }
-            if let Some(copy) = resource.members.iter().find(|copy| !copy.in_sync) {
-                return Some(format!("the copy of {} on {} is not in sync", resource.name, copy.node));
-            }
-        }
-        None
-    }
-}
 
 /// Builds the programs that run in the hosts. Cargo shows its progress itself.
 pub fn build(lab: &Lab) -> Result<()> {
@@ -219,19 +115,22 @@ fn fill_database(lab: &Lab) -> Result<()> {
     Err(last.context("the lab's databases could not be created"))
 }
 
-/// What the cluster says of itself, asked on the first powered host that answers.
+/// What the cluster says of itself: the first answer from a host with quorum, else any answer.
+/// The witness is asked first, since most faults are aimed at servers.
 pub fn status(lab: &Lab) -> Result<ClusterStatus> {
     let mut last = anyhow::anyhow!("no host of the cluster is powered on");
+    let mut cut_off = None;
     let order = |host: &&Spec| u8::from(host.kind != Kind::Frontend);
     let mut hosts: Vec<&Spec> = lab.state()?.shape.layout.hosts().iter().filter(|h| h.kind != Kind::Node).collect();
     hosts.sort_by_key(order);
     for host in hosts {
         match lab.host(host.name).and_then(|host| status_on(&host)) {
-            Ok(status) => return Ok(status),
+            Ok(status) if status.quorum => return Ok(status),
+            Ok(status) => cut_off = Some(status),
             Err(error) => last = error,
         }
     }
-    Err(last)
+    cut_off.ok_or(last)
 }
 
 /// What the agent on `host` says of the cluster.
@@ -271,36 +170,4 @@ pub fn wait_for(
 /// Runs an `oarlock` command on `host` and returns its output; an error unless it succeeds.
 pub fn oarlock(host: &Host, arguments: &[&str], deadline: Duration) -> Result<String> {
     host.run(&[&["oarlock"], arguments].concat(), deadline)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn status(group: &str) -> ClusterStatus {
-        let nodes = r#"[{"name":"server1","role":"server","state":"online","realtime":true,"links":[]}]"#;
-        let text = format!(
-            r#"{{"schema":1,"cluster":"lab","quorum":true,"leader":"server1","generation":1,"nodes":{nodes},"groups":[{group}]}}"#
-        );
-        serde_json::from_str(&text).unwrap()
-    }
-
-    fn group(state: &str, in_sync: bool) -> String {
-        format!(
-            r#"{{"name":"oar","state":"{state}","owner":"server1","epoch":3,"reason":null,"resources":[{{"name":"db",
-            "kind":"postgresql","state":"started","failures":0,"members":[
-            {{"node":"server1","role":"primary","state":"x","in_sync":true,"lag_bytes":null}},
-            {{"node":"server2","role":"standby","state":"x","in_sync":{in_sync},"lag_bytes":0}}]}}]}}"#
-        )
-    }
-
-    #[test]
-    fn redundant_means_started_and_every_copy_in_sync() {
-        assert_eq!(status(&group("started", true)).lacking(), None);
-        assert_eq!(status(&group("started", true)).owner(), Some("server1"));
-        let lacking = |group: &str| status(group).lacking().unwrap();
-        assert_eq!(lacking(&group("started", false)), "the copy of db on server2 is not in sync");
-        assert_eq!(lacking(&group("starting", true)), "group oar is starting");
-        assert_eq!(lacking(""), "no group oar");
-    }
 }

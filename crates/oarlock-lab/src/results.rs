@@ -3,12 +3,11 @@
 //! A campaign of cases takes hours and may be interrupted at any point. Every run is written
 //! as soon as it is over, in one atomic replacement, and a later start counts what it finds.
 
+use crate::paths::write_atomically;
 use crate::stats::Summary;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 const SCHEMA: u32 = 1;
@@ -192,22 +191,12 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Replaces a file so that a reader, or the next start, sees the old or the new text whole.
+/// Replaces a file, whose directory need not exist yet.
 fn replace(path: &Path, text: &str) -> Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let new = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        std::fs::create_dir_all(directory)?;
-        let mut file = File::create(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)?;
-        File::open(directory)?.sync_all()
-    };
-    write().with_context(|| format!("write {}", path.display()))
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    }
+    write_atomically(path, text)
 }
 
 #[cfg(test)]
@@ -245,7 +234,7 @@ mod tests {
         assert_eq!(again.runs_of_build(&key("2"), "b"), 1);
         assert_eq!(again.runs_of_build(&key("2"), "c"), 0);
         assert_eq!(again.runs_of_build(&key("9"), "b"), 0);
-        assert!(!path.with_extension("new").exists());
+        assert!(!path.with_extension("tmp").exists());
     }
 
     #[test]

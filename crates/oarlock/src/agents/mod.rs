@@ -3,5 +3,3 @@
 
 pub mod launcher;
 pub mod postgresql;
-pub mod service;
-pub mod user;

@@ -1,0 +1,152 @@
+//! The lab as a test bed: the product's commands, its processes, and waiting under deadlines.
+
+use super::settings::Failback;
+use crate::cluster::ClusterStatus;
+use crate::host::Host;
+use crate::lab::Lab;
+use crate::layout::Kind;
+use crate::net::Cut;
+use crate::product;
+use crate::state::{Shape, Timing};
+use anyhow::{Context, Result, bail};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Longest time for one command of the product.
+const COMMAND: Duration = Duration::from_secs(10);
+/// Time between two looks at something that is awaited.
+const LOOK: Duration = Duration::from_millis(100);
+/// Where users work, and the witness.
+pub const FRONTEND: &str = "frontend";
+/// The compute node.
+pub const NODE: &str = "node1";
+
+/// A running lab with a cluster in it.
+#[derive(Debug)]
+pub struct Bed {
+    /// The lab itself: power, cables, hosts.
+    pub lab: Lab,
+    /// How it was asked for.
+    pub shape: Shape,
+}
+
+impl Bed {
+    /// The lab that is up.
+    pub fn open() -> Result<Bed> {
+        let lab = Lab::open()?;
+        let shape = lab.state()?.shape;
+        Ok(Bed { lab, shape })
+    }
+
+    /// Names of the servers.
+    pub fn servers(&self) -> Vec<&'static str> {
+        let hosts = self.shape.layout.hosts().iter();
+        hosts.filter(|h| h.kind == Kind::Server).map(|h| h.name).collect()
+    }
+
+    /// Names of the nodes of the cluster: the servers and the witness.
+    pub fn voters(&self) -> Vec<&'static str> {
+        let hosts = self.shape.layout.hosts().iter();
+        hosts.filter(|h| h.kind != Kind::Node).map(|h| h.name).collect()
+    }
+
+    /// The server that is not `server`; an error in a layout with more than two.
+    pub fn peer(&self, server: &str) -> Result<&'static str> {
+        let others: Vec<_> = self.servers().into_iter().filter(|s| *s != server).collect();
+        match others[..] {
+            [peer] => Ok(peer),
+            _ => bail!("{server} has no single peer among {others:?}"),
+        }
+    }
+
+    /// The lease of the cluster's timing preset, milliseconds.
+    pub fn lease_ms(&self) -> f64 {
+        match self.shape.timing {
+            Timing::Fast => 250.0,
+            Timing::Balanced => 1_000.0,
+        }
+    }
+
+    /// The settings that figures are published under.
+    pub fn variant(&self) -> String {
+        format!("{} servers, {:?}, {}", self.shape.layout, self.shape.db, self.shape.timing).to_lowercase()
+    }
+
+    /// A powered host.
+    pub fn host(&self, name: &str) -> Result<Host> {
+        self.lab.host(name)
+    }
+
+    /// Runs a shell command in a host and returns its output; an error unless it succeeds.
+    pub fn shell(&self, host: &str, script: &str, deadline: Duration) -> Result<String> {
+        self.host(host)?.run(&["sh", "-c", script], deadline)
+    }
+
+    /// Runs a command of the product in a host; an error unless it succeeds.
+    pub fn request(&self, host: &str, args: &[&str]) -> Result<String> {
+        product::oarlock(&self.host(host)?, args, COMMAND)
+    }
+
+    /// The cluster as a node with quorum sees it, else as any node that answers.
+    pub fn cluster(&self) -> Result<ClusterStatus> {
+        product::status(&self.lab)
+    }
+
+    /// The present owner of the group.
+    pub fn owner(&self) -> Result<String> {
+        let cluster = self.cluster()?;
+        cluster.owner().map(str::to_owned).context("the group has no owner")
+    }
+
+    /// Looks again and again until `found` gives something; else an error with its last words.
+    pub fn until<T>(&self, what: &str, deadline: Duration, mut found: impl FnMut() -> Result<T>) -> Result<T> {
+        let end = Instant::now() + deadline;
+        loop {
+            match found() {
+                Ok(value) => return Ok(value),
+                Err(error) if Instant::now() >= end => {
+                    return Err(error.context(format!("not within {} s: {what}", deadline.as_secs_f64())));
+                }
+                Err(_) => sleep(LOOK),
+            }
+        }
+    }
+
+    /// Waits until the cluster has its full redundancy.
+    pub fn until_whole(&self, deadline: Duration) -> Result<ClusterStatus> {
+        product::wait_redundant(&self.lab, deadline).context("no full redundancy")
+    }
+
+    /// Waits until the group is started at a node that `wanted` accepts, and returns its name.
+    pub fn until_owner(&self, what: &str, deadline: Duration, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        self.until(what, deadline, || {
+            let cluster = self.cluster()?;
+            let group = cluster.group().context("no group")?;
+            match &group.owner {
+                Some(owner) if group.state == "started" && wanted(owner) => Ok(owner.clone()),
+                owner => bail!("{} is {} at {owner:?}", group.name, group.state),
+            }
+        })
+    }
+
+    /// Undoes what an earlier case may have left: power, cables, stopped agents, standby, failback. This
+    /// is the precondition of the next case, never a part of one.
+    pub fn restore(&self, deadline: Duration) -> Result<ClusterStatus> {
+        let hosts: Vec<&str> = self.shape.layout.hosts().iter().map(|h| h.name).collect();
+        for host in &hosts {
+            self.lab.heal(host, &Cut::default())?;
+        }
+        self.lab.poweron(&hosts)?;
+        for host in self.voters() {
+            product::start_agent(&self.host(host)?)?;
+        }
+        if let Ok(cluster) = self.cluster() {
+            for node in cluster.nodes.iter().filter(|n| n.state == "standby") {
+                self.request(FRONTEND, &["online", &node.name])?;
+            }
+        }
+        self.until_whole(deadline)?;
+        self.set_failback(Failback::Never)?;
+        self.until_whole(deadline)
+    }
+}

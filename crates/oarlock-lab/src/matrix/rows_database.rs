@@ -1,0 +1,86 @@
+//! Rows 4, 5, 17, 18 and the database's part of 19: what happens to the services themselves.
+
+use super::Row;
+use super::trial::Trial;
+use super::verdict::Outage;
+use anyhow::{Result, bail};
+use std::time::Duration;
+
+const COMMAND: Duration = Duration::from_secs(30);
+const TAKEOVER: Duration = Duration::from_secs(30);
+
+/// The cases of this file.
+pub const ROWS: &[Row] = &[
+    Row::new("4", "kill -9 Almighty", kill_almighty).with(Outage::Unnoticed).stays(),
+    Row::new("5 kill", "kill -9 the database", |t| end_database(t, "KILL")),
+    Row::new("5 term", "TERM to the database behind our back", |t| end_database(t, "TERM")),
+    Row::new("5 stop", "pg_ctl stop behind our back", stop_database_cleanly),
+    Row::new("17", "replication cut by a firewall while both nodes live", cut_replication).stays(),
+    Row::new("19 database", "SIGSTOP the database", freeze_database).heals_in(90).moves(),
+];
+
+fn kill_almighty(trial: &mut Trial<'_>) -> Result<()> {
+    let owner = trial.owner.clone();
+    let killed = trial.bed.almighty(&owner)?;
+    trial.mark(format!("kill -9 Almighty on {owner}"));
+    trial.bed.host(&owner)?.signal(killed, "KILL")?;
+    trial.bed.until("another Almighty", COMMAND, || match trial.bed.almighty(&owner)? {
+        pid if pid != killed => Ok(()),
+        pid => bail!("Almighty is still {pid}"),
+    })?;
+    trial.until_served(TAKEOVER)
+}
+
+fn end_database(trial: &mut Trial<'_>, signal: &str) -> Result<()> {
+    let owner = trial.owner.clone();
+    let postmaster = trial.bed.postmaster(&owner)?;
+    trial.mark(format!("{signal} to PostgreSQL on {owner}"));
+    trial.bed.host(&owner)?.signal(postmaster, signal)?;
+    trial.until_served(TAKEOVER)
+}
+
+fn stop_database_cleanly(trial: &mut Trial<'_>) -> Result<()> {
+    let owner = trial.owner.clone();
+    trial.mark(format!("pg_ctl stop on {owner}"));
+    let stop = "bin=$(ls -d /usr/lib/postgresql/*/bin) data=$(ls -d /var/lib/postgresql/*/main); \
+                runuser -u postgres -- $bin/pg_ctl stop -m fast -w -t 20 -D $data";
+    trial.bed.shell(&owner, stop, COMMAND)?;
+    trial.until_served(TAKEOVER)
+}
+
+/// Drops the database's port between the servers on both links; everything else passes.
+fn cut_replication(trial: &mut Trial<'_>) -> Result<()> {
+    let owner = trial.owner.clone();
+    let standby = trial.standby.clone();
+    let spec = trial.bed.host(&standby)?;
+    let addresses: Vec<String> = spec.spec().links().iter().map(|l| spec.spec().address(*l).to_string()).collect();
+    let peers = addresses.join(", ");
+    let add = format!(
+        "nft 'table ip lab_fault {{ chain in {{ type filter hook input priority 0; \
+         ip saddr {{ {peers} }} tcp dport 5432 drop; }}; chain out {{ type filter hook output priority 0; \
+         ip daddr {{ {peers} }} tcp sport 5432 drop; }}; }}'"
+    );
+    trial.mark(format!("replication of {standby} cut"));
+    trial.bed.shell(&owner, &add, COMMAND)?;
+    let seen = trial.bed.until("the standby leaves the in-sync set", TAKEOVER, || {
+        let cluster = trial.bed.cluster()?;
+        match cluster.in_sync_standbys().as_slice() {
+            [] => Ok(()),
+            left => bail!("in sync: {left:?}"),
+        }
+    });
+    let served = trial.until_served(TAKEOVER);
+    trial.mark("replication healed");
+    trial.bed.shell(&owner, "nft delete table ip lab_fault", COMMAND)?;
+    // Healed first, so that a failure here does not spoil the next case.
+    seen.and(served)
+}
+
+fn freeze_database(trial: &mut Trial<'_>) -> Result<()> {
+    let owner = trial.owner.clone();
+    let freeze = "for pid in $(pgrep -u postgres); do kill -STOP $pid; done";
+    trial.mark(format!("SIGSTOP to PostgreSQL on {owner}"));
+    trial.bed.shell(&owner, freeze, COMMAND)?;
+    trial.until_served(TAKEOVER)?;
+    trial.until_moved(TAKEOVER).map(drop)
+}

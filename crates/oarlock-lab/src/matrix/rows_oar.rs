@@ -1,0 +1,209 @@
+//! Rows 6, 9, 10, 12 and 18: what users of the batch system see.
+
+use super::Row;
+use super::bed::{FRONTEND, NODE};
+use super::trial::Trial;
+use super::verdict::Outage;
+use crate::history::Stamp;
+use crate::jobs::{self, USER};
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+const COMMAND: Duration = Duration::from_secs(30);
+const TAKEOVER: Duration = Duration::from_secs(30);
+/// Until a submitted job runs: OAR's passes are at least 5 s apart.
+const STARTED: Duration = Duration::from_secs(60);
+/// Until a job that ended during an outage is known to have ended: its node tells again after
+/// 30 and after 60 s more.
+const ENDED: Duration = Duration::from_secs(150);
+/// No command of OAR's may hang longer than this while a takeover goes on.
+const HANG: Duration = Duration::from_secs(30);
+
+/// The cases of this file.
+pub const ROWS: &[Row] = &[
+    Row::new("6", "kill -9 Almighty and break its start, later repair it", break_almighty).moves(),
+    Row::new("9 standby", "OAR's commands during a switchover", |t| commands(t, How::Standby)).moves(),
+    Row::new("9 poweroff", "OAR's commands during a power-off of the owner", |t| commands(t, How::PowerOff))
+        .heals_in(90)
+        .moves(),
+    Row::new("10 after standby", "a job that ends after a switchover", |t| job(t, How::Standby, End::After))
+        .with(Outage::AtMost(300.0))
+        .moves(),
+    Row::new("10 after poweroff", "a job that ends after the takeover", |t| job(t, How::PowerOff, End::After))
+        .heals_in(90)
+        .moves(),
+    Row::new("10 during poweroff", "a job that ends during the takeover", |t| job(t, How::PowerOff, End::During))
+        .heals_in(90)
+        .moves(),
+    Row::new("10 before poweroff", "a job that ends just before the power-off", |t| job(t, How::PowerOff, End::Before))
+        .heals_in(90)
+        .moves(),
+    Row::new("12 standby", "a job queued behind another during a switchover", |t| queued(t, How::Standby)).moves(),
+    Row::new("12 poweroff", "a job queued behind another during a power-off", |t| queued(t, How::PowerOff))
+        .heals_in(90)
+        .moves(),
+    Row::new("18", "kill -9 the database while OAR writes", submit_through_crash),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Standby,
+    PowerOff,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Before,
+    During,
+    After,
+}
+
+/// Takes the group away from its owner and does `meanwhile` as soon as that is under way.
+fn take_away(trial: &mut Trial<'_>, how: How, meanwhile: impl FnOnce(&mut Trial<'_>) -> Result<()>) -> Result<()> {
+    let owner = trial.owner.clone();
+    match how {
+        How::Standby => {
+            trial.mark(format!("standby {owner}"));
+            trial.bed.request(FRONTEND, &["standby", &owner])?;
+        }
+        How::PowerOff => trial.power_off(&[&owner])?,
+    }
+    meanwhile(trial)?;
+    trial.until_served(TAKEOVER)?;
+    trial.until_moved(TAKEOVER).map(drop)
+}
+
+fn give_back(trial: &mut Trial<'_>, how: How) -> Result<()> {
+    let owner = trial.owner.clone();
+    match how {
+        How::Standby => trial.bed.request(FRONTEND, &["online", &owner]).map(drop),
+        How::PowerOff => trial.power_on(&[&owner]),
+    }
+}
+
+/// The file that a job waits for, so that the case and not the clock decides when it ends.
+fn waiting_job(flag: &str) -> String {
+    format!("while ! test -e {flag}; do sleep 0.1; done")
+}
+
+fn let_end(trial: &Trial<'_>, flag: &str) -> Result<()> {
+    trial.bed.shell(NODE, &format!("touch {flag}"), COMMAND).map(drop)
+}
+
+fn flag(number: u32) -> String {
+    format!("/tmp/job-may-end-{}-{number}", Stamp::now().wall_us)
+}
+
+fn job(trial: &mut Trial<'_>, how: How, end: End) -> Result<()> {
+    let frontend = trial.bed.host(FRONTEND)?;
+    let flag = flag(0);
+    let job = jobs::submit(&frontend, &waiting_job(&flag))?;
+    jobs::until(&frontend, &job, "Running", STARTED)?;
+    if end == End::Before {
+        let_end(trial, &flag)?;
+    }
+    take_away(trial, how, |trial| if end == End::During { let_end(trial, &flag) } else { Ok(()) })?;
+    if end == End::After {
+        let_end(trial, &flag)?;
+    }
+    let ended = jobs::until(&frontend, &job, "Terminated", ENDED);
+    give_back(trial, how)?;
+    ended
+}
+
+/// node1 has one place, so the second job waits until the first has ended.
+fn queued(trial: &mut Trial<'_>, how: How) -> Result<()> {
+    let frontend = trial.bed.host(FRONTEND)?;
+    let flag = flag(0);
+    let first = jobs::submit(&frontend, &waiting_job(&flag))?;
+    jobs::until(&frontend, &first, "Running", STARTED)?;
+    let second = jobs::submit(&frontend, "sleep 1")?;
+    take_away(trial, how, |_| Ok(()))?;
+    let waiting = jobs::state(&frontend, &second)?;
+    trial.demand(waiting == "Waiting", || format!("the queued job was {waiting} while the place was taken"));
+    let_end(trial, &flag)?;
+    let ended = jobs::until(&frontend, &first, "Terminated", ENDED)
+        .and_then(|()| jobs::until(&frontend, &second, "Terminated", ENDED));
+    give_back(trial, how)?;
+    ended
+}
+
+/// Each command once before, at once after the fault, and once afterwards; none may hang.
+fn commands(trial: &mut Trial<'_>, how: How) -> Result<()> {
+    let all = ["oarnodes -l", "oarstat", "oarsub \"sleep 1\""];
+    for command in all {
+        answered(trial, command, "before", HANG)?;
+    }
+    take_away(trial, how, |trial| {
+        for command in all {
+            // Failing is an answer here: the database may be away for the moment.
+            if let Err(error) = answered(trial, command, "during", HANG) {
+                trial.notes.push(format!("{command} during: {error:#}"));
+            }
+        }
+        Ok(())
+    })?;
+    for command in all {
+        answered(trial, command, "after", HANG)?;
+    }
+    give_back(trial, how)
+}
+
+/// Runs a command as a user and notes how long it took; a failure unless it ends in time.
+fn answered(trial: &mut Trial<'_>, command: &str, when: &str, deadline: Duration) -> Result<()> {
+    let frontend = trial.bed.host(FRONTEND)?;
+    let began = Stamp::now();
+    let outcome = frontend.exec(&["runuser", "-l", USER, "-c", command], deadline);
+    let ms = Stamp::now().ms_since(began);
+    match outcome {
+        Ok(outcome) if outcome.status.success() => {
+            trial.notes.push(format!("{command} {when}: {ms:.0} ms"));
+            Ok(())
+        }
+        Ok(outcome) => bail!("{} after {ms:.0} ms: {}", outcome.status, outcome.stderr.trim()),
+        Err(error) => {
+            trial.failures.push(format!("{command} {when} hung: {error:#}"));
+            Ok(())
+        }
+    }
+}
+
+/// Makes the program unexecutable before it is killed; after the repair the node must be usable
+/// again without a command, which the move at the end shows.
+fn break_almighty(trial: &mut Trial<'_>) -> Result<()> {
+    let owner = trial.owner.clone();
+    let almighty = trial.bed.almighty(&owner)?;
+    trial.mark(format!("Almighty on {owner} broken and killed"));
+    trial.bed.shell(&owner, &format!("chmod a-x /usr/sbin/Almighty && kill -9 {almighty}"), COMMAND)?;
+    let moved = trial.until_moved(TAKEOVER).map(drop).and_then(|()| trial.until_served(TAKEOVER));
+    trial.mark(format!("Almighty on {owner} repaired"));
+    trial.bed.shell(&owner, "chmod a+x /usr/sbin/Almighty", COMMAND)?;
+    moved
+}
+
+/// Submissions go on one after the other while the database is killed under them.
+fn submit_through_crash(trial: &mut Trial<'_>) -> Result<()> {
+    let frontend = trial.bed.host(FRONTEND)?;
+    let owner = trial.owner.clone();
+    let postmaster = trial.bed.postmaster(&owner)?;
+    let script = "for n in 1 2 3 4 5 6 7 8; do timeout 60 oarsub true; done | sed -n s/^OAR_JOB_ID=//p";
+    let numbers = std::thread::scope(|scope| {
+        let submitting = scope.spawn(|| frontend.run_as(USER, script, Duration::from_secs(300)));
+        std::thread::sleep(Duration::from_secs(1));
+        trial.mark(format!("kill -9 PostgreSQL on {owner}"));
+        let killed = trial.bed.host(&owner)?.signal(postmaster, "KILL");
+        let said = submitting.join().map_err(|_| anyhow::anyhow!("the submitting thread ended in a panic"))?;
+        killed.and(said)
+    })?;
+    trial.until_served(TAKEOVER)?;
+    let list: Vec<&str> = numbers.split_whitespace().collect();
+    let distinct: BTreeSet<&str> = list.iter().copied().collect();
+    trial.demand(distinct.len() == list.len(), || format!("a job number was given twice: {list:?}"));
+    trial.demand(!list.is_empty(), || "no job was submitted".to_owned());
+    for job in &distinct {
+        jobs::until(&frontend, job, "Terminated", ENDED).context("a job that was acknowledged")?;
+    }
+    trial.notes.push(format!("{} jobs acknowledged", list.len()));
+    Ok(())
+}
