@@ -14,10 +14,10 @@ use super::message::MAX_PAYLOAD_BYTES;
 use super::packet::{Packet, Refusal, parse};
 use super::peer::{Context, Node, PeerState, Renewal};
 use super::{
-    LinkStatus, LinkTiming, LocalNode, MAX_LINKS, MAX_PEERS, Peer, SendError, Stats, TransportError, TransportEvent,
-    pair_links,
+    LinkStatus, LinkTiming, LocalNode, MAX_LINKS, MAX_PEERS, Peer, SendError, Stats, Suspicions, TransportError,
+    TransportEvent, pair_links,
 };
-use crate::keys::{PrivateKey, random_bytes};
+use crate::keys::{PrivateKey, PublicKey, random_bytes};
 
 /// Datagrams that wait for a socket; the shell takes them after every call, so this is only reached by a bug.
 const MAX_TRANSMITS: usize = 8192;
@@ -147,12 +147,7 @@ impl Endpoint {
         self.pair_with(private_key, &peer.name, &peer.public_key)
     }
 
-    fn pair_with(
-        &self,
-        private_key: &PrivateKey,
-        name: &str,
-        key: &crate::keys::PublicKey,
-    ) -> Result<Pair, TransportError> {
+    fn pair_with(&self, private_key: &PrivateKey, name: &str, key: &PublicKey) -> Result<Pair, TransportError> {
         Pair::new(&self.cluster, (&self.name, private_key), (name, key))
             .map_err(|source| TransportError::Key { node: name.to_owned(), source })
     }
@@ -207,38 +202,55 @@ impl Endpoint {
 
     /// Takes a datagram that arrived at our address `local` from `remote`.
     pub fn on_datagram(&mut self, now: Instant, local: IpAddr, remote: IpAddr, datagram: &[u8]) {
-        let from = (local, remote);
-        let packet = match parse(datagram) {
-            Ok(packet) => packet,
-            Err(Refusal::Malformed) => return self.out.stats.malformed += 1,
-            Err(Refusal::OtherVersion) => return self.out.stats.other_version += 1,
-        };
-        let link = self.links.iter().position(|link| *link == local).unwrap_or_default();
-        match packet {
-            Packet::Data { receiver, counter, sealed } => match self.find(|peer| peer.knows(receiver)) {
-                Some(peer) => self.with(now, peer, |peer, cx| {
-                    peer.on_data(cx, from, link, (receiver, counter, sealed));
-                }),
-                None => {
-                    self.out.stats.unauthenticated += 1;
-                    if let Some(peer) = self.find(|peer| peer.is_at(remote)) {
-                        self.with(now, peer, |peer, cx| peer.on_sign_of_life(cx));
-                    }
+        match parse(datagram) {
+            Ok(packet) => self.on_packet(now, (local, remote), packet),
+            Err(Refusal::Malformed) => self.out.stats.malformed += 1,
+            Err(Refusal::OtherVersion) => {
+                self.out.stats.other_version += 1;
+                self.suspect(remote, |suspicions| suspicions.other_version += 1);
+            }
+        }
+    }
+
+    fn on_packet(&mut self, now: Instant, from: (IpAddr, IpAddr), packet: Packet<'_>) {
+        let before = self.out.stats.unauthenticated;
+        let peer = self.find(|peer| match &packet {
+            Packet::Data { receiver, .. } => peer.knows(*receiver),
+            Packet::Response(message) => peer.awaits(message.receiver),
+            Packet::Initiation(message) => peer.pair.peer_tag == message.tag,
+            Packet::Challenge(message) => peer.pair.peer_tag == message.tag,
+        });
+        let link = self.links.iter().position(|link| *link == from.0).unwrap_or_default();
+        match (peer, &packet) {
+            (Some(peer), Packet::Data { receiver, counter, sealed }) => {
+                self.with(now, peer, |peer, cx| peer.on_data(cx, from, link, (*receiver, *counter, sealed)));
+            }
+            (Some(peer), Packet::Initiation(message)) => {
+                self.with(now, peer, |peer, cx| peer.on_initiation(cx, from, message));
+            }
+            (Some(peer), Packet::Response(message)) => self.with(now, peer, |peer, cx| peer.on_response(cx, message)),
+            (Some(peer), Packet::Challenge(message)) => self.with(now, peer, |peer, cx| peer.on_challenge(cx, message)),
+            (None, Packet::Data { .. }) => {
+                self.out.stats.unauthenticated += 1;
+                // Perhaps the peer seals with a session that we lost in a restart.
+                if let Some(peer) = self.find(|peer| peer.is_at(from.1)) {
+                    self.with(now, peer, |peer, cx| peer.on_sign_of_life(cx));
                 }
-            },
-            Packet::Initiation(message) => match self.find(|peer| peer.pair.peer_tag == message.tag) {
-                Some(peer) => self.with(now, peer, |peer, cx| peer.on_initiation(cx, from, &message)),
-                None => self.out.stats.unauthenticated += 1,
-            },
-            Packet::Response(message) => match self.find(|peer| peer.awaits(message.receiver)) {
-                Some(peer) => self.with(now, peer, |peer, cx| peer.on_response(cx, &message)),
-                None if self.find(|peer| peer.knows(message.receiver)).is_some() => self.out.stats.twins += 1,
-                None => self.out.stats.unauthenticated += 1,
-            },
-            Packet::Challenge(message) => match self.find(|peer| peer.pair.peer_tag == message.tag) {
-                Some(peer) => self.with(now, peer, |peer, cx| peer.on_challenge(cx, &message)),
-                None => self.out.stats.unauthenticated += 1,
-            },
+            }
+            // The copy of a response, from another link.
+            (None, Packet::Response(message)) if self.find(|peer| peer.knows(message.receiver)).is_some() => {
+                self.out.stats.twins += 1;
+            }
+            (None, _) => self.out.stats.unauthenticated += 1,
+        }
+        if self.out.stats.unauthenticated > before {
+            self.suspect(from.1, |suspicions| suspicions.unauthenticated += 1);
+        }
+    }
+
+    fn suspect(&mut self, remote: IpAddr, note: impl FnOnce(&mut Suspicions)) {
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.is_at(remote)) {
+            peer.suspect(note);
         }
     }
 
@@ -294,6 +306,12 @@ impl Endpoint {
     pub fn links(&self, now: Instant, peer: u8) -> Vec<LinkStatus> {
         let peers = self.peers.iter().filter(|state| state.id == peer);
         peers.flat_map(|state| &state.paths).map(|path| path.status(now)).collect()
+    }
+
+    /// What came from a peer's addresses without being acceptable as the peer's; nothing for one we do not know.
+    pub fn suspicions(&self, peer: u8) -> Suspicions {
+        let peer = self.peers.iter().find(|state| state.id == peer);
+        peer.map(PeerState::suspicions).unwrap_or_default()
     }
 
     /// What was dropped so far.

@@ -165,6 +165,16 @@ pub struct Stats {
     pub handshakes: u64,
 }
 
+/// What came from a peer's addresses without being acceptable as the peer's. A few are normal after a restart of ours;
+/// ever more of them, and no session, mean that the two nodes do not have each other's keys, or not the same version.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Suspicions {
+    /// Datagrams that did not authenticate, or of a session we do not have.
+    pub unauthenticated: u64,
+    /// Datagrams of another version of the protocol.
+    pub other_version: u64,
+}
+
 /// Why a transport could not be made or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {

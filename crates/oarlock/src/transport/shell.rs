@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::endpoint::Endpoint;
 use super::socket::LinkSocket;
-use super::{LinkStatus, LinkTiming, LocalNode, Peer, SendError, Stats, TransportError, TransportEvent};
+use super::{LinkStatus, LinkTiming, LocalNode, Peer, SendError, Stats, Suspicions, TransportError, TransportEvent};
 use crate::keys::PrivateKey;
 
 /// Datagrams taken from one socket before the others, the timers and the caller get their turn.
@@ -46,20 +46,15 @@ impl Transport {
     }
 
     fn open(&mut self, now: Instant) -> Result<(), TransportError> {
-        let mut in_use = None;
-        for socket in &mut self.sockets {
-            match socket.open(now) {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => in_use = Some(socket.socket_address()),
-                _ => return self.open_rest(now),
+        // Other failures were logged, and are tried again.
+        let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        let clashes = self.sockets.iter_mut().filter_map(|socket| socket.open(now).err()).filter(in_use).count();
+        match self.sockets.first() {
+            Some(socket) if clashes == self.sockets.len() => {
+                Err(TransportError::PortInUse { address: socket.socket_address() })
             }
+            _ => Ok(()),
         }
-        in_use.map_or(Ok(()), |address| Err(TransportError::PortInUse { address }))
-    }
-
-    fn open_rest(&mut self, now: Instant) -> Result<(), TransportError> {
-        // Each failure was logged, and is tried again.
-        self.sockets.iter_mut().for_each(|socket| drop(socket.open(now)));
-        Ok(())
     }
 
     /// Sends a message to a peer. It never waits. A peer that is down is no error: what cannot be sent is dropped and
@@ -155,6 +150,11 @@ impl Transport {
     /// The links to a peer; empty for one we do not know.
     pub fn links(&self, peer: u8) -> Vec<LinkStatus> {
         self.endpoint.links(Instant::now(), peer)
+    }
+
+    /// What came from a peer's addresses without being acceptable as the peer's; nothing for one we do not know.
+    pub fn suspicions(&self, peer: u8) -> Suspicions {
+        self.endpoint.suspicions(peer)
     }
 
     /// What was dropped since the start.

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use super::*;
+use crate::keys::PrivateKey;
+use crate::transport::*;
 
 const TIMING: LinkTiming = LinkTiming { probe_ms: 20, down_after_ms: 200, retry_ms: 10 };
 /// No step of these tests takes a tenth of it on an idle machine.
