@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,9 @@ pub const REALTIME_PERIOD_US: u32 = 100_000;
 /// Real-time budgets tried for a host, in microseconds per period: what the machine has is
 /// shared by all hosts of all labs on it.
 const REALTIME_BUDGETS_US: [u32; 3] = [10_000, 5_000, 2_000];
+
+/// Joins the control groups named before `--` and becomes the command after it.
+const JOIN: &str = r#"while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@""#;
 
 /// One hierarchy of control groups on the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +125,15 @@ fn grant_realtime(lab: &Path, group: &Path) -> u32 {
         }
     }
     0
+}
+
+/// A command line that joins the control groups of `host` and becomes what is appended to it.
+#[must_use]
+pub fn join(hierarchies: &[Hierarchy], lab: &str, host: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", JOIN, "join"]);
+    command.args(hierarchies.iter().map(|h| h.group(lab, host))).arg("--");
+    command
 }
 
 /// Removes the groups of `host`, or of the whole lab without `host`. Every process must have

@@ -104,11 +104,20 @@ pub struct Cable {
     /// Only what is exchanged with this host; keeps the carrier
     #[arg(long, value_name = "HOST")]
     peer: Option<String>,
+    /// Only this share of the frames, at random; keeps the carrier
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    loss: Option<u8>,
 }
 
 impl Cable {
     fn cut(&self) -> Cut {
-        Cut { link: self.link, direction: self.direction, keep_carrier: self.keep_carrier, peer: self.peer.clone() }
+        Cut {
+            link: self.link,
+            direction: self.direction,
+            keep_carrier: self.keep_carrier,
+            peer: self.peer.clone(),
+            loss_percent: self.loss,
+        }
     }
 }
 
@@ -169,7 +178,7 @@ fn names(hosts: &[String]) -> Vec<&str> {
 
 fn bring_up(lab: &Lab, up: &Up) -> Result<ExitCode> {
     let missing = match (up.layout, up.db) {
-        (Layout::Four, _) => "the layout four",
+        (Layout::Four, _) if !up.bare => "the layout four with a cluster",
         (_, Engine::Mariadb) => "MariaDB",
         _ => "",
     };
@@ -210,11 +219,12 @@ fn table(status: &Status) -> String {
     for block in &status.blocks {
         let what = match block.what {
             What::Carrier => "unplugged",
-            What::In => "receives nothing",
-            What::Out => "sends nothing",
+            What::In => "loses what it should receive",
+            What::Out => "loses what it sends",
         };
         let peer = block.peer.as_ref().map(|peer| format!(" (only {peer})")).unwrap_or_default();
-        text += &format!("cut: {} link {}: {what}{peer}\n", block.host, block.link);
+        let share = block.loss_percent.map(|percent| format!(", {percent} % of it")).unwrap_or_default();
+        text += &format!("cut: {} link {}: {what}{peer}{share}\n", block.host, block.link);
     }
     let service = &status.service;
     text + &format!("service: {} = {} port {}\n", service.name, service.address, service.port)

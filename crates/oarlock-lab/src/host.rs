@@ -17,8 +17,6 @@ use crate::paths::Paths;
 use crate::process::Process;
 
 const START: &str = include_str!("../assets/start-host.sh");
-/// Joins the control groups named before `--` and becomes the command after it.
-const JOIN: &str = r#"while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@""#;
 /// Namespaces of a host.
 const NAMESPACES: [&str; 6] = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"];
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -74,7 +72,7 @@ fn start(machine: &Machine<'_>, spec: &Spec, dir: &Path) -> Result<Child> {
     unshare.extend(["sh", "-c", START, "start-host", spec.name]);
     let names: Vec<&str> = machine.hierarchies.iter().map(|h| h.name.as_str()).collect();
     let lower = format!("{}:{}", machine.paths.layer().display(), machine.root.display());
-    let mut command = join(machine.hierarchies, &machine.paths.lab_id(), spec.name);
+    let mut command = cgroup::join(machine.hierarchies, &machine.paths.lab_id(), spec.name);
     command
         .args(unshare)
         .arg(dir)
@@ -88,14 +86,6 @@ fn start(machine: &Machine<'_>, spec: &Spec, dir: &Path) -> Result<Child> {
         .stdout(Stdio::piped())
         .stderr(log);
     command.spawn().with_context(|| format!("cannot start {}", spec.name))
-}
-
-/// A command line that joins the control groups of `host` and becomes what is appended to it.
-fn join(hierarchies: &[Hierarchy], lab: &str, host: &str) -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-c", JOIN, "join"]);
-    command.args(hierarchies.iter().map(|h| h.group(lab, host))).arg("--");
-    command
 }
 
 /// Cuts the power: cables first, then every process in one instant, then what the kernel kept.
@@ -146,7 +136,7 @@ impl Host {
     /// clean environment.
     #[must_use]
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, argv: &[S]) -> Command {
-        let mut command = join(&self.hierarchies, &self.lab, self.spec.name);
+        let mut command = cgroup::join(&self.hierarchies, &self.lab, self.spec.name);
         command.arg("nsenter").arg(format!("--target={}", self.process.pid)).args(NAMESPACES);
         command.arg("--").args(argv);
         let term = std::env::var_os("TERM").unwrap_or_else(|| "dumb".into());

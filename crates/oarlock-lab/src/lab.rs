@@ -120,7 +120,7 @@ impl Lab {
         let state = State {
             shape,
             root,
-            wires: net::start()?,
+            wires: net::start(&self.hierarchies, &self.paths.lab_id())?,
             hosts: BTreeMap::new(),
             realtime_us: BTreeMap::new(),
             blocks: BTreeSet::new(),

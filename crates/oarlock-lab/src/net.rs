@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::{self, Hierarchy};
 use crate::deadline::{kill_group, output};
 use crate::layout::{LINKS, Layout, Spec};
 use crate::process::Process;
@@ -40,6 +41,8 @@ pub struct Cut {
     pub keep_carrier: bool,
     /// Only what is exchanged with this host; everything when `None`. Keeps the carrier.
     pub peer: Option<String>,
+    /// Only this share of the frames, at random, in percent; all when `None`. Keeps the carrier.
+    pub loss_percent: Option<u8>,
 }
 
 /// One thing that does not pass one cable.
@@ -53,6 +56,8 @@ pub struct Block {
     pub what: What,
     /// Only with this host; everything when `None`.
     pub peer: Option<String>,
+    /// Only this share of the frames, at random, in percent; all when `None`.
+    pub loss_percent: Option<u8>,
 }
 
 /// What a [`Block`] stops.
@@ -71,7 +76,7 @@ impl Cut {
     /// The blocks that this cut of `host` consists of.
     #[must_use]
     pub fn blocks(&self, host: &Spec) -> BTreeSet<Block> {
-        let frames_only = self.keep_carrier || self.peer.is_some();
+        let frames_only = self.keep_carrier || self.peer.is_some() || self.loss_percent.is_some();
         let what: &[What] = match self.direction {
             Direction::Both if !frames_only => &[What::Carrier],
             Direction::Both => &[What::In, What::Out],
@@ -86,6 +91,7 @@ impl Cut {
                     link: *link,
                     what: *what,
                     peer: self.peer.clone(),
+                    loss_percent: self.loss_percent,
                 })
             })
             .collect()
@@ -105,10 +111,16 @@ impl Cut {
     }
 }
 
-/// Starts the process that holds the bridges' namespace, and makes the bridges.
-pub fn start() -> Result<Process> {
-    let mut child = Command::new("setsid")
-        .args(["unshare", "--net", "sh", "-c", "echo $$; exec sleep infinity"])
+/// The control group of the process that holds the bridges' namespace, beside the hosts' own.
+const GROUP: &str = "wires";
+
+/// Starts the process that holds the bridges' namespace, and makes the bridges. It is put into a
+/// control group of `lab` so that it is found even if we are killed before it is remembered.
+pub fn start(hierarchies: &[Hierarchy], lab: &str) -> Result<Process> {
+    let unified: Vec<Hierarchy> = hierarchies.iter().filter(|h| h.name == "unified").cloned().collect();
+    cgroup::create(&unified, lab, GROUP)?;
+    let mut child = cgroup::join(&unified, lab, GROUP)
+        .args(["setsid", "unshare", "--net", "sh", "-c", "echo $$; exec sleep infinity"])
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -178,13 +190,10 @@ fn ruleset(layout: Layout, powered: &[&Spec], blocks: &BTreeSet<Block>) -> Strin
             let mut rules = String::new();
             for block in blocks.iter().filter(|b| b.host == host.name && b.link == link && b.what == what) {
                 let side = if what == What::In { "saddr" } else { "daddr" };
-                match block.peer.as_deref().map(|peer| layout.host(peer)) {
-                    None => rules += "    drop\n",
-                    Some(Some(peer)) => {
-                        let _ = writeln!(rules, "    ether {side} {} drop", peer.mac(link));
-                    }
-                    Some(None) => {}
-                }
+                let peer = block.peer.as_deref().and_then(|peer| layout.host(peer));
+                let only = peer.map(|peer| format!("ether {side} {} ", peer.mac(link))).unwrap_or_default();
+                let share = block.loss_percent.map(|p| format!("numgen random mod 100 < {p} ")).unwrap_or_default();
+                let _ = writeln!(rules, "    {only}{share}drop");
             }
             if !rules.is_empty() {
                 let (hook, name) = if what == What::In { ("egress", "in") } else { ("ingress", "out") };
@@ -237,6 +246,14 @@ mod tests {
         assert_eq!(what, [(1, What::Out)]);
         left.retain(|block| !Cut::default().heals("server1", block));
         assert!(left.is_empty());
+    }
+
+    #[test]
+    fn a_share_of_the_frames_is_lost_at_random_and_keeps_the_carrier() {
+        let lossy = blocks(&Cut { link: Some(1), loss_percent: Some(30), ..Cut::default() });
+        assert_eq!(lossy.iter().map(|b| b.what).collect::<Vec<_>>(), [What::In, What::Out]);
+        let rules = ruleset(Layout::Two, &[Layout::Two.host("server1").unwrap()], &lossy);
+        assert_eq!(rules.matches("\n    numgen random mod 100 < 30 drop\n").count(), 2);
     }
 
     #[test]
