@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test panics
 
 mod network;
+mod rig;
+mod sentinel;
 
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -16,7 +18,10 @@ type Case = (&'static str, fn());
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let cases: Vec<Case> = network::CASES.to_vec();
+    let cases = [network::CASES, sentinel::CASES].concat();
+    if arguments.first().is_some_and(|role| role == rig::ROLE) {
+        return rig::play(&arguments);
+    }
     if let [flag, name] = arguments.as_slice()
         && flag == "--case"
     {

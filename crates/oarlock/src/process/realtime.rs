@@ -1,0 +1,42 @@
+//! Being on time: locked memory and real-time scheduling.
+
+use std::io;
+
+use rustix::mm::{MlockAllFlags, mlockall};
+
+use super::sys;
+
+/// Priority of the sentinel among real-time processes: below the kernel's interrupt threads (50).
+pub const SENTINEL_PRIORITY: i32 = 30;
+/// Priority of the agent: below the sentinel, which must interrupt it.
+pub const AGENT_PRIORITY: i32 = 20;
+
+/// Locks all memory, now and in future, after making the heap and the stack large enough for the
+/// rest of a small process's life. For the sentinel, before it does anything else.
+///
+/// # Errors
+/// When the limit on locked memory is too low.
+pub fn lock_everything() -> io::Result<()> {
+    sys::keep_heap();
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)?;
+    sys::touch_stack();
+    // Freed at once, but not given back: later allocations find it there.
+    drop(vec![1_u8; 512 * 1024]);
+    Ok(())
+}
+
+/// Locks every page once it was used. For the agent: half the memory of [`lock_everything`].
+///
+/// # Errors
+/// When the limit on locked memory is too low.
+pub fn lock_on_fault() -> io::Result<()> {
+    Ok(mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?)
+}
+
+/// Asks for first-in-first-out real-time scheduling of this thread, not inherited by children.
+///
+/// # Errors
+/// When it is not granted: no privilege, or a cgroup without real-time budget.
+pub fn request_fifo(priority: i32) -> io::Result<()> {
+    sys::request_fifo(priority)
+}

@@ -1,0 +1,130 @@
+//! The sentinel's child: started again whenever it ends, listened to, never waited for.
+
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use oarlock_core::sentinel::{FromSentinel, MAX_FRAME_BYTES, Notice, Process, ToSentinel};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::frame::{self, FrameError};
+use crate::process::spawn::{self, Started};
+
+/// Frames kept for an agent that does not read (it is stopped, for instance).
+const OUTBOX_FRAMES: usize = 256;
+/// An agent that ended this often within [`RAPID_US`] is started again only after [`PAUSE_US`].
+const RAPID_STARTS: usize = 5;
+const RAPID_US: u64 = 10_000_000;
+const PAUSE_US: u64 = 1_000_000;
+/// Below an administrator's shell, above every service: the kernel should kill others first.
+const OOM_SCORE_ADJUST: i32 = -900;
+
+#[derive(Debug)]
+pub(super) struct Agent {
+    argv: Vec<CString>,
+    starts_us: VecDeque<u64>,
+    running: Option<Running>,
+    /// Some agent has said something: it is able to run at all.
+    pub(super) spoke: bool,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Running {
+    process: Process,
+    pidfd: OwnedFd,
+    socket: OwnedFd,
+    outbox: VecDeque<Vec<u8>>,
+}
+
+impl Agent {
+    pub(super) fn new(argv: Vec<CString>) -> Self {
+        let buffer = vec![0; MAX_FRAME_BYTES + 1];
+        Self { argv, starts_us: VecDeque::new(), running: None, spoke: false, buffer }
+    }
+
+    /// When the next agent may be started; `None` while one runs.
+    pub(super) fn start_at_us(&self) -> Option<u64> {
+        let last = self.starts_us.back().copied().unwrap_or(0);
+        let rapid = self.starts_us.len() >= RAPID_STARTS
+            && self.starts_us.front().is_some_and(|first| last.saturating_sub(*first) < RAPID_US);
+        let at_us = if rapid { last + PAUSE_US } else { 0 };
+        self.running.is_none().then_some(at_us)
+    }
+
+    /// Starts an agent.
+    pub(super) fn start(&mut self, now_us: u64) -> io::Result<Process> {
+        self.starts_us.push_back(now_us);
+        while self.starts_us.len() > RAPID_STARTS {
+            self.starts_us.pop_front();
+        }
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        // A failure to execute shows as the end of the child.
+        let Started { process, pidfd, .. } = spawn::ourselves(&self.argv, &theirs, OOM_SCORE_ADJUST)?;
+        self.running = Some(Running { process, pidfd, socket, outbox: VecDeque::new() });
+        Ok(process)
+    }
+
+    pub(super) fn process(&self) -> Option<Process> {
+        self.running.as_ref().map(|running| running.process)
+    }
+
+    /// The socket, and whether frames wait to be sent.
+    pub(super) fn socket(&self) -> Option<(&OwnedFd, bool)> {
+        self.running.as_ref().map(|running| (&running.socket, !running.outbox.is_empty()))
+    }
+
+    /// Sends, or keeps it until the agent reads again.
+    pub(super) fn send(&mut self, message: &FromSentinel) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        if let Ok(frame) = frame::encode(message) {
+            if running.outbox.len() >= OUTBOX_FRAMES {
+                running.outbox.clear();
+                running.outbox.extend(frame::encode(&FromSentinel::Notice(Notice::Missed)));
+            }
+            running.outbox.push_back(frame);
+        }
+        self.flush();
+    }
+
+    /// Sends what waits, as far as the agent takes it.
+    pub(super) fn flush(&mut self) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        while let Some(frame) = running.outbox.front() {
+            // A broken socket shows when it is read.
+            if frame::send(&running.socket, frame).is_err() {
+                return;
+            }
+            running.outbox.pop_front();
+        }
+    }
+
+    /// The next request, if there is one.
+    pub(super) fn receive(&mut self) -> Result<Option<ToSentinel>, FrameError> {
+        let Some(running) = &self.running else {
+            return Ok(None);
+        };
+        let received = frame::receive(&running.socket, &mut self.buffer)?;
+        self.spoke |= received.is_some();
+        Ok(received)
+    }
+
+    /// Ends it; its death is reported as any other.
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Some(running) = &self.running {
+            let _ = pidfd_send_signal(&running.pidfd, signal);
+        }
+    }
+
+    /// It has ended.
+    pub(super) fn gone(&mut self) {
+        self.running = None;
+    }
+}

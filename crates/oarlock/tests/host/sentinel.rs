@@ -1,0 +1,332 @@
+//! Lapse, adoption, refusal and leaving, with real processes, groups and addresses.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use oarlock::network::Snapshot;
+use oarlock::process::clock::boot_us;
+use oarlock_core::sentinel::{Address, Exit, Notice, Refusal, Reply, Request};
+use rustix::process::Signal;
+
+use super::rig::{Rig, SOON, guard, runs, service, signal};
+use super::{Case, run};
+
+pub const CASES: &[Case] = &[
+    ("sentinel_lapse_silences_in_time_while_the_agent_is_stopped", lapse_silences),
+    ("sentinel_starts_nothing_after_a_lapse", starts_nothing_after_a_lapse),
+    ("sentinel_reports_exits_and_kills_the_rest", reports_exits),
+    ("sentinel_tells_why_a_start_failed", tells_why_a_start_failed),
+    ("sentinel_respawns_a_killed_agent", respawns_a_killed_agent),
+    ("sentinel_killed_is_replaced_by_its_agent", killed_is_replaced_by_its_agent),
+    ("sentinel_killed_still_lapses_in_time", killed_still_lapses_in_time),
+    ("sentinel_and_agent_killed_lapse_at_the_next_start", both_killed),
+    ("sentinel_spare_takes_over", spare_takes_over),
+    ("sentinel_promotes_under_a_guard", promotes_under_a_guard),
+    ("sentinel_leaves_a_keeper", leaves_a_keeper),
+    ("sentinel_keeper_hands_over", keeper_hands_over),
+    ("sentinel_leaves_without_a_keeper_when_idle", leaves_when_idle),
+];
+
+const FOREVER: &str = "exec sleep 1000";
+/// What `fast` allows for silencing, in microseconds.
+const BUDGET_US: u64 = 50_000;
+const LONG: Duration = Duration::from_secs(60);
+
+fn address() -> Address {
+    Address { interface: "left".into(), ip: "10.9.0.100".parse().unwrap(), prefix_bits: 24 }
+}
+
+fn network() {
+    run("ip link add left type veth peer name right");
+    run("ip link set left up");
+    run("ip link set right up");
+    run("ip address add 10.9.0.1/24 dev left");
+}
+
+fn holds_address() -> bool {
+    Snapshot::take_blocking().unwrap().holds(address().ip)
+}
+
+/// Waits for something and returns when it was, on the lease's clock.
+fn moment(what: impl Fn() -> bool) -> u64 {
+    let until = Instant::now() + SOON;
+    while !what() {
+        assert!(Instant::now() < until, "too late");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    boot_us()
+}
+
+fn lapse_silences() {
+    network();
+    let mut rig = Rig::leased(Duration::from_millis(1500));
+    // Children that leave the session must die too.
+    let db = rig.spawn("db", "setsid sleep 1001 & setsid sleep 1002 & exec sleep 1000", Some(guard()));
+    let standby = rig.spawn("standby", FOREVER, None);
+    rig.done(Request::AddressUp { address: address(), guard: Some(guard()) });
+    assert!(holds_address());
+    let agent = rig.agent_pid();
+    let deadline_us = rig.renew(Duration::from_millis(300));
+    signal(agent, Signal::STOP);
+    let group = oarlock::process::cgroup::Groups::find(&rig.cgroup).open("db").unwrap();
+    rig.wait_for("three processes", || (group.remaining().len() == 3).then_some(()));
+    let gone_us = moment(|| !group.is_populated() && !holds_address());
+    assert!(!runs(db) && runs(standby), "only what is guarded");
+    assert!(gone_us >= deadline_us, "not before the deadline");
+    let late_us = gone_us - deadline_us;
+    println!("  silenced {late_us} us after the deadline");
+    assert!(late_us <= BUDGET_US, "silenced only after {late_us} us");
+    signal(agent, Signal::CONT);
+    let told_us = rig.notice("the silence", |notice| match notice {
+        Notice::Silenced { generation: 1, took_us } => Some(*took_us),
+        _ => None,
+    });
+    println!("  the sentinel says {told_us} us; {}", rig.journal().lines().find(|l| l.contains("lapsed:")).unwrap());
+    assert!(told_us <= BUDGET_US);
+    rig.notice("the exit", |notice| {
+        matches!(notice, Notice::Exited { name, exit: Exit::Signal(9), .. } if name == "db").then_some(())
+    });
+}
+
+fn starts_nothing_after_a_lapse() {
+    network();
+    let mut rig = Rig::leased(Duration::from_millis(50));
+    rig.notice("the lapse", |notice| matches!(notice, Notice::Lapsed { .. }).then_some(()));
+    let lapsed = Refusal::Lapsed { lapsed: 1 };
+    assert_eq!(rig.refused(service("db", FOREVER, Some(guard()))), lapsed);
+    assert_eq!(rig.refused(Request::AddressUp { address: address(), guard: Some(guard()) }), lapsed);
+    let deadline_us = boot_us() + 1_000_000;
+    assert_eq!(rig.refused(Request::Lease { generation: 1, deadline_us }), lapsed);
+    assert!(!holds_address());
+    rig.done(Request::NewGeneration { generation: 2 });
+    let _standby = rig.spawn("standby", FOREVER, None);
+}
+
+fn reports_exits() {
+    let mut rig = Rig::new();
+    let pid = rig.spawn("oar", "setsid sleep 1000 & echo started; exit 7", None);
+    let exit = rig.notice("the exit", |notice| match notice {
+        Notice::Exited { name, pid: of, exit } if name == "oar" && *of == pid => Some(*exit),
+        _ => None,
+    });
+    assert_eq!(exit, Exit::Code(7));
+    rig.notice("the end", |notice| matches!(notice, Notice::Emptied { name } if name == "oar").then_some(()));
+    let pid = rig.spawn("oar", FOREVER, None);
+    rig.done(Request::Signal { name: "oar".into(), signal: 15 });
+    rig.notice("the signal", |notice| {
+        matches!(notice, Notice::Exited { pid: of, exit: Exit::Signal(15), .. } if *of == pid).then_some(())
+    });
+    let pid = rig.spawn("oar", "trap '' TERM; sleep 1000; sleep 1000", None);
+    assert_eq!(rig.ask(Request::KillGroup { name: "oar".into() }), Reply::Killed { remaining: vec![] });
+    assert!(!runs(pid));
+}
+
+fn tells_why_a_start_failed() {
+    let mut rig = Rig::new();
+    let mut failing = |change: &dyn Fn(&mut oarlock_core::sentinel::Command)| {
+        let Request::Spawn { name, mut command, guard } = service("x", FOREVER, None) else { unreachable!() };
+        change(&mut command);
+        match rig.ask(Request::Spawn { name, command, guard }) {
+            Reply::Failed { reason } => reason,
+            other => panic!("did not fail: {other:?}"),
+        }
+    };
+    let reason = failing(&|command| command.argv = vec!["/no/such/program".into()]);
+    assert_eq!(reason, "executing its program: No such file or directory (os error 2)");
+    let reason = failing(&|command| command.argv = vec!["sh".into()]);
+    assert_eq!(reason, "starting x: program sh is no absolute path");
+    let reason = failing(&|command| command.cwd = Some("/no/such/directory".into()));
+    assert!(reason.starts_with("changing into its working directory: "), "{reason}");
+    let reason = failing(&|command| command.stdout = Some("/no/such/log".into()));
+    assert!(reason.starts_with("opening its standard output: "), "{reason}");
+}
+
+fn respawns_a_killed_agent() {
+    let mut rig = Rig::leased(LONG);
+    let db = rig.spawn("db", FOREVER, Some(guard()));
+    for round in 1..=3 {
+        let agent = rig.agent_pid();
+        let start = Instant::now();
+        signal(agent, Signal::KILL);
+        rig.wait_for("another agent", || (rig.welcomes().len() == 1 + round).then_some(()));
+        println!("  another agent after {} us", start.elapsed().as_micros());
+    }
+    let welcome = rig.welcomes().pop().unwrap();
+    assert_eq!(welcome.generation, 1);
+    assert!(!welcome.fresh && welcome.deadline_us.is_some());
+    assert_eq!(welcome.services[0].process().unwrap().pid, db);
+    assert!(runs(db));
+}
+
+/// Kills the sentinel and returns its agent, once that has become the sentinel.
+fn kill_sentinel(rig: &Rig) -> u32 {
+    let (sentinel, _) = rig.holder();
+    let agent = rig.agent_pid();
+    let agents = rig.welcomes().len();
+    let start = Instant::now();
+    signal(sentinel, Signal::KILL);
+    rig.wait_for("another agent", || (rig.welcomes().len() > agents).then_some(()));
+    println!("  another sentinel and agent after {} us", start.elapsed().as_micros());
+    assert_eq!(rig.holder(), (agent, "sentinel".to_owned()), "the same process");
+    agent
+}
+
+fn killed_is_replaced_by_its_agent() {
+    let mut rig = Rig::leased(LONG);
+    let db = rig.spawn("db", FOREVER, Some(guard()));
+    kill_sentinel(&rig);
+    kill_sentinel(&rig);
+    let welcome = rig.welcomes().pop().unwrap();
+    assert_eq!(welcome.generation, 1);
+    assert!(!welcome.fresh);
+    assert_eq!(welcome.services[0].process().unwrap().pid, db);
+    assert!(runs(db));
+    rig.renew(LONG);
+    // Adopted, and still watched.
+    signal(db, Signal::KILL);
+    rig.notice("the exit", |notice| matches!(notice, Notice::Exited { pid, .. } if *pid == db).then_some(()));
+    rig.notice("the end", |notice| matches!(notice, Notice::Emptied { name } if name == "db").then_some(()));
+    let again = rig.spawn("db", FOREVER, Some(guard()));
+    assert!(runs(again));
+}
+
+fn killed_still_lapses_in_time() {
+    let mut rig = Rig::leased(LONG);
+    let db = rig.spawn("db", FOREVER, Some(guard()));
+    // A deadline only extends: let a new generation have the shorter one.
+    drop(rig);
+    assert!(!runs(db));
+    let mut rig = Rig::leased(Duration::from_millis(1000));
+    let db = rig.spawn("db", FOREVER, Some(guard()));
+    let deadline_us = rig.record().deadline_us.unwrap();
+    kill_sentinel(&rig);
+    signal(rig.agent_pid(), Signal::STOP);
+    let gone_us = moment(|| !runs(db));
+    assert!(gone_us >= deadline_us);
+    println!("  silenced {} us after the deadline", gone_us - deadline_us);
+    assert!(gone_us - deadline_us <= BUDGET_US);
+}
+
+fn both_killed() {
+    network();
+    let mut rig = Rig::leased(Duration::from_millis(400));
+    let db = rig.spawn("db", FOREVER, Some(guard()));
+    let standby = rig.spawn("standby", FOREVER, None);
+    rig.done(Request::AddressUp { address: address(), guard: Some(guard()) });
+    let deadline_us = rig.record().deadline_us.unwrap();
+    let (sentinel, agent) = (rig.holder().0, rig.agent_pid());
+    for signal_ in [Signal::STOP, Signal::KILL] {
+        signal(agent, signal_);
+        signal(sentinel, signal_);
+    }
+    moment(|| boot_us() > deadline_us + 100_000);
+    assert!(runs(db) && holds_address(), "nobody was there");
+    rig.start();
+    rig.wait_for("another agent", || (rig.welcomes().len() == 2).then_some(()));
+    assert!(!runs(db) && runs(standby) && !holds_address());
+    assert_eq!(rig.record().lapsed_generation, 1);
+}
+
+fn spare_takes_over() {
+    let mut rig = Rig::leased(LONG);
+    let db = rig.spawn("db", FOREVER, Some(guard()));
+    let spare = rig.start();
+    let sleeping = || oarlock::process::identity::stat(spare).is_ok_and(|stat| stat.state == 'S');
+    rig.wait_for("the spare to wait", || sleeping().then_some(()));
+    let (sentinel, _) = rig.holder();
+    // The agent cannot: it is stopped. So the spare does, and ends that agent.
+    let agent = rig.agent_pid();
+    signal(agent, Signal::STOP);
+    signal(sentinel, Signal::KILL);
+    rig.wait_for("another agent", || (rig.welcomes().len() == 2).then_some(()));
+    assert_eq!(rig.holder(), (spare, "sentinel".to_owned()));
+    rig.wait_for("the old agent's end", || (!runs(agent)).then_some(()));
+    assert!(runs(db));
+}
+
+fn promotes_under_a_guard() {
+    let mut rig = Rig::leased(LONG);
+    let trigger = rig.directory.join("promote");
+    let trigger_file = trigger.to_str().unwrap().to_owned();
+    let script = format!(
+        "trap 'test -e {trigger_file} && echo yes >{trigger_file}ed' USR1; echo up >{trigger_file}-up; while :; do sleep 0.01; done"
+    );
+    let pid = rig.spawn("db", &script, None);
+    rig.wait_for("the trap", || fs::exists(format!("{trigger_file}-up")).unwrap().then_some(()));
+    let promote = |pid, guard| Request::Promote {
+        name: "db".into(),
+        pid,
+        trigger_file: trigger_file.clone(),
+        signal: Signal::USR1.as_raw(),
+        guard,
+    };
+    let stale = oarlock_core::sentinel::Guard { generation: 0, ..guard() };
+    assert_eq!(rig.refused(promote(pid, stale)), Refusal::Lapsed { lapsed: 0 });
+    assert!(!trigger.exists());
+    rig.done(promote(pid, guard()));
+    rig.wait_for("the promotion", || fs::exists(format!("{trigger_file}ed")).unwrap().then_some(()));
+    assert_eq!(rig.record().services[0].guard, Some(guard()));
+    rig.done(Request::Unguarded { name: "db".into() });
+    assert_eq!(rig.record().services[0].guard, None);
+}
+
+/// Asks the sentinel to end, as a supervisor does, and answers for the agent.
+fn terminate(rig: &mut Rig, grace: Option<Duration>) -> u32 {
+    let (sentinel, _) = rig.holder();
+    signal(sentinel, Signal::TERM);
+    rig.notice("the question", |notice| (*notice == Notice::Terminate).then_some(()));
+    let until_us = grace.map(|grace| boot_us() + u64::try_from(grace.as_micros()).unwrap());
+    rig.send(Request::MayLeave { generation: 1, until_us });
+    assert!(rig.reap(sentinel).success());
+    sentinel
+}
+
+fn leaves_a_keeper() {
+    network();
+    let mut rig = Rig::leased(Duration::from_millis(1000));
+    let db = rig.spawn("db", FOREVER, Some(guard()));
+    let standby = rig.spawn("standby", FOREVER, None);
+    rig.done(Request::AddressUp { address: address(), guard: Some(guard()) });
+    let agent = rig.agent_pid();
+    terminate(&mut rig, Some(Duration::from_millis(1500)));
+    let (keeper, role) = rig.holder();
+    assert_eq!(role, "keeper");
+    assert!(!runs(agent) && runs(keeper) && runs(db) && holds_address());
+    let deadline_us = rig.record().deadline_us.unwrap();
+    let gone_us = moment(|| !runs(db) && !holds_address());
+    println!("  silenced {} us after the end of the grace", gone_us - deadline_us);
+    assert!(gone_us >= deadline_us && gone_us - deadline_us <= BUDGET_US);
+    rig.wait_for("the keeper's end", || (!runs(keeper)).then_some(()));
+    assert!(runs(standby));
+    assert_eq!(rig.record().lapsed_generation, 1);
+}
+
+fn keeper_hands_over() {
+    let mut rig = Rig::leased(LONG);
+    let db = rig.spawn("db", FOREVER, Some(guard()));
+    terminate(&mut rig, Some(LONG));
+    let (keeper, _) = rig.holder();
+    let start = Instant::now();
+    let next = rig.start();
+    rig.wait_for("another agent", || (rig.welcomes().len() == 2).then_some(()));
+    println!("  another sentinel and agent after {} us", start.elapsed().as_micros());
+    assert_eq!(rig.holder(), (next, "sentinel".to_owned()));
+    assert!(!runs(keeper) && runs(db));
+    let welcome = rig.welcomes().pop().unwrap();
+    assert_eq!((welcome.fresh, welcome.generation), (false, 1));
+    rig.renew(LONG);
+    signal(db, Signal::KILL);
+    rig.notice("the exit", |notice| matches!(notice, Notice::Exited { pid, .. } if *pid == db).then_some(()));
+}
+
+fn leaves_when_idle() {
+    let mut rig = Rig::leased(LONG);
+    let standby = rig.spawn("standby", FOREVER, None);
+    let agent = rig.agent_pid();
+    let sentinel = terminate(&mut rig, None);
+    assert_eq!(rig.holder(), (sentinel, "sentinel".to_owned()));
+    assert!(!runs(agent) && runs(standby));
+    rig.start();
+    rig.wait_for("another agent", || (rig.welcomes().len() == 2).then_some(()));
+    assert!(rig.welcomes()[1].services[0].process().is_some());
+}
