@@ -1,9 +1,10 @@
 //! How an agent has long-lived processes started and ended without knowing who does it.
 //!
 //! In service the sentinel does: it holds the lease's deadline and gates everything that is
-//! exclusive. Tests use [`direct::DirectLauncher`], which forks by itself and gates nothing.
+//! exclusive ([`sentinel::SentinelLauncher`]). Tests use [`direct::DirectLauncher`], which forks by itself and gates nothing.
 
 pub mod direct;
+pub mod sentinel;
 
 use oarlock_core::resource::Guard;
 use std::fmt;
@@ -88,6 +89,13 @@ pub enum LaunchError {
 pub trait Launcher: Clone + Send + Sync + 'static {
     /// Starts a process and returns its number.
     fn spawn(&self, request: SpawnRequest) -> impl Future<Output = Result<u32, LaunchError>> + Send;
+
+    /// The same for a start script: what it leaves behind stays when it has ended, until
+    /// [`Launcher::kill_group`].
+    fn spawn_script(&self, request: SpawnRequest) -> impl Future<Output = Result<u32, LaunchError>> + Send;
+
+    /// Whether any process of `name` is there.
+    fn alive(&self, name: &str) -> impl Future<Output = Result<bool, LaunchError>> + Send;
 
     /// The number of the main process of `name` if it runs (an agent that was restarted adopts it).
     fn running(&self, name: &str) -> impl Future<Output = Result<Option<u32>, LaunchError>> + Send;

@@ -3,3 +3,5 @@
 
 pub mod launcher;
 pub mod postgresql;
+pub mod service;
+pub mod user;

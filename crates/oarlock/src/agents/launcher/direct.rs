@@ -2,7 +2,7 @@
 
 use super::{Ended, Exit, LaunchError, Launcher, SpawnRequest};
 use oarlock_core::resource::Guard;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
@@ -26,6 +26,8 @@ pub struct DirectLauncher {
 #[derive(Clone, Copy)]
 struct Unit {
     pid: u32,
+    /// A start script, whose process group outlives it.
+    script: bool,
     guard: Option<Guard>,
 }
 
@@ -39,6 +41,38 @@ impl DirectLauncher {
     /// The guard under which `name` runs, if it runs and is exclusive.
     pub fn guard(&self, name: &str) -> Option<Guard> {
         self.units().get(name).and_then(|unit| unit.guard)
+    }
+
+    fn start(&self, request: SpawnRequest, script: bool) -> Result<u32, LaunchError> {
+        if self.units().get(&request.name).is_some_and(|unit| !unit.script || group_exists(unit.pid)) {
+            return Err(failed(format!("{} runs already", request.name)));
+        }
+        let mut child = command(&request)?.spawn().map_err(|error| failed(format!("{}: {error}", request.argv[0])))?;
+        let pid = child.id().ok_or_else(|| failed("ended at once".to_owned()))?;
+        self.units().insert(request.name.clone(), Unit { pid, script, guard: request.guard });
+        let (launcher, name) = (self.clone(), request.name);
+        tokio::spawn(async move {
+            let ended = child.wait().await.map_or(Ended::Unknown, ended);
+            if !script {
+                kill_group_of(pid);
+                launcher.units().remove(&name);
+            }
+            let _ = launcher.exits.send(Exit { name, pid, ended });
+        });
+        Ok(pid)
+    }
+
+    async fn kill_script(&self, name: &str, unit: Unit) -> Result<(), LaunchError> {
+        let start = Instant::now();
+        while group_exists(unit.pid) {
+            kill_group_of(unit.pid);
+            if start.elapsed() > KILL_DEADLINE {
+                return Err(failed(format!("{name} (process group {}) survives SIGKILL", unit.pid)));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        self.units().remove(name);
+        Ok(())
     }
 
     fn units(&self) -> MutexGuard<'_, BTreeMap<String, Unit>> {
@@ -58,27 +92,26 @@ impl DirectLauncher {
 
 impl Launcher for DirectLauncher {
     async fn spawn(&self, request: SpawnRequest) -> Result<u32, LaunchError> {
-        if self.units().contains_key(&request.name) {
-            return Err(failed(format!("{} runs already", request.name)));
-        }
-        let mut child = command(&request)?.spawn().map_err(|error| failed(format!("{}: {error}", request.argv[0])))?;
-        let pid = child.id().ok_or_else(|| failed("ended at once".to_owned()))?;
-        self.units().insert(request.name.clone(), Unit { pid, guard: request.guard });
-        let (launcher, name) = (self.clone(), request.name);
-        tokio::spawn(async move {
-            let ended = child.wait().await.map_or(Ended::Unknown, ended);
-            launcher.units().remove(&name);
-            let _ = launcher.exits.send(Exit { name, pid, ended });
-        });
-        Ok(pid)
+        self.start(request, false)
+    }
+
+    async fn spawn_script(&self, request: SpawnRequest) -> Result<u32, LaunchError> {
+        self.start(request, true)
+    }
+
+    async fn alive(&self, name: &str) -> Result<bool, LaunchError> {
+        Ok(self.unit(name).is_ok_and(|unit| !unit.script || group_exists(unit.pid)))
     }
 
     async fn running(&self, name: &str) -> Result<Option<u32>, LaunchError> {
-        Ok(self.units().get(name).map(|unit| unit.pid))
+        Ok(self.units().get(name).map(|unit| unit.pid).filter(|pid| parent(*pid) == Some(std::process::id())))
     }
 
     async fn kill_group(&self, name: &str) -> Result<(), LaunchError> {
         let Ok(unit) = self.unit(name) else { return Ok(()) };
+        if unit.script {
+            return self.kill_script(name, unit).await;
+        }
         // Stopped first, so that it starts no further children between the list and the blow.
         let _ = kill(unit.pid, Signal::STOP);
         for pid in descendants(unit.pid).into_iter().chain([unit.pid]) {
@@ -133,6 +166,18 @@ fn command(request: &SpawnRequest) -> Result<Command, LaunchError> {
 fn kill(pid: u32, signal: Signal) -> rustix::io::Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(rustix::io::Errno::SRCH)?;
     kill_process(pid, signal)
+}
+
+/// Our processes lead a process group of their own number.
+fn kill_group_of(leader: u32) {
+    if let Some(leader) = i32::try_from(leader).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(leader, Signal::KILL);
+    }
+}
+
+fn group_exists(leader: u32) -> bool {
+    let leader = i32::try_from(leader).ok().and_then(Pid::from_raw);
+    leader.is_some_and(|leader| test_kill_process_group(leader).is_ok())
 }
 
 fn ended(status: ExitStatus) -> Ended {
