@@ -4,6 +4,7 @@ pub mod agents;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod enrol;
 pub mod keys;
 pub mod network;
 pub mod process;

@@ -5,7 +5,7 @@ use super::ask::{LOOK_DEADLINE, ask, unexpected};
 use super::failure::{Code, Failure};
 use super::output::{Table, emit, emit_json, wrap};
 use super::style::Style;
-use crate::control::status::{GroupState, GroupStatus, MemberRole, NodeRole, NodeState, ResourceStatus, StatusReport};
+use crate::control::status::{GroupStatus, ResourceStatus, StatusReport};
 use crate::control::{Request, Response};
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -70,35 +70,24 @@ pub fn render(report: &StatusReport, style: Style) -> String {
 fn nodes(report: &StatusReport, style: Style) -> String {
     let mut table = Table::new(&["NODE", "ROLE", "STATE", "REALTIME", "LINKS"], 0);
     for node in &report.nodes {
-        let role = match node.role {
-            NodeRole::Server => "server",
-            NodeRole::Witness => "witness",
-        };
-        let state = match node.state {
-            NodeState::Online => "online",
-            NodeState::Offline => "OFFLINE",
-            NodeState::Standby => "standby",
-            NodeState::Maintenance => "maintenance",
-        };
-        let realtime = match (node.state, node.realtime) {
-            (NodeState::Offline, _) => "-",
+        let state = if node.state == "offline" { "OFFLINE".to_owned() } else { node.state.clone() };
+        let realtime = match (node.state.as_str(), node.realtime) {
+            ("offline", _) => "-",
             (_, true) => "yes",
             (_, false) => "no",
         };
         let links: Vec<String> =
             node.links.iter().map(|link| format!("{} {}", link.address, if link.up { "up" } else { "DOWN" })).collect();
-        table.row([node.name.clone(), role.to_owned(), state.to_owned(), realtime.to_owned(), links.join(", ")]);
+        table.row([node.name.clone(), node.role.clone(), state, realtime.to_owned(), links.join(", ")]);
     }
     table.render(|row, column, cell| paint(style, row, column == 2, cell))
 }
 
 fn group(group: &GroupStatus, style: Style) -> String {
-    let state = match group.state {
-        GroupState::Started => style.good("started"),
-        GroupState::Starting => style.warn("starting"),
-        GroupState::Stopping => style.warn("stopping"),
-        GroupState::Stopped => style.warn("stopped"),
-        GroupState::Blocked => style.bad("BLOCKED"),
+    let state = match group.state.as_str() {
+        "started" => style.good("started"),
+        "blocked" => style.bad("BLOCKED"),
+        other => style.warn(other),
     };
     let owner = group.owner.as_ref().map(|owner| format!(" on {}", style.head(owner))).unwrap_or_default();
     // Writing to a String cannot fail.
@@ -124,18 +113,17 @@ fn group(group: &GroupStatus, style: Style) -> String {
 fn copies(resource: &ResourceStatus) -> Vec<String> {
     let mut lines = Vec::new();
     for member in &resource.members {
-        let role = match member.role {
-            MemberRole::Primary => "primary, ",
-            MemberRole::Standby => "standby, ",
-            MemberRole::None => "",
+        let (role, part) = match member.role.as_str() {
+            "none" | "" => (String::new(), false),
+            role => (format!("{role}, "), true),
         };
-        let in_sync = match (member.role, member.in_sync) {
-            (MemberRole::None, false) => "",
+        let in_sync = match (part, member.in_sync) {
+            (false, false) => "",
             (_, true) => ", in sync",
-            (_, false) => ", NOT in sync",
+            (true, false) => ", NOT in sync",
         };
-        let lag = match (member.role, member.lag_bytes) {
-            (MemberRole::Standby, Some(lag)) if lag > 0 => format!(", {} behind", bytes(lag)),
+        let lag = match member.lag_bytes {
+            Some(lag) if lag > 0 && member.role == "standby" => format!(", {} behind", bytes(lag)),
             _ => String::new(),
         };
         lines.push(format!("{}: {role}{}{in_sync}{lag}", member.node, member.state));
