@@ -31,7 +31,7 @@ pub use invitation::{Invitation, InvitationError, Invited};
 pub use serve::serve_invitations;
 pub use token::{SECRET_BYTES, Token, TokenError};
 
-use crate::cli::failure::with_causes;
+use crate::causes::with_causes;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! The shell of oarlock: everything that touches the operating system.
 
 pub mod agents;
+pub mod causes;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -8,6 +9,7 @@ pub mod enrol;
 pub mod keys;
 pub mod network;
 pub mod process;
+pub mod secrets;
 pub mod sentinel;
 pub mod store;
 pub mod transport;

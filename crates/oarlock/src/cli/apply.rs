@@ -2,8 +2,9 @@
 
 use super::args::Global;
 use super::ask::{ACT_DEADLINE, ask, unexpected};
-use super::failure::{Code, Failure, with_causes};
+use super::failure::{Code, Failure};
 use super::output::{emit, emit_json};
+use crate::causes::with_causes;
 use crate::config::{self, ConfigError, TEXT_MAX_BYTES};
 use crate::control::{Request, Response};
 use std::io::Read;

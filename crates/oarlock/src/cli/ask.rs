@@ -1,7 +1,8 @@
 //! Asking the agent on this machine.
 
 use super::args::Global;
-use super::failure::{Code, Failure, with_causes};
+use super::failure::{Code, Failure};
+use crate::causes::with_causes;
 use crate::control::{ControlClient, ControlError, Request, Response, socket_path};
 use std::io::ErrorKind;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! How a command ends.
 
 use super::style::Style;
+use crate::causes::with_causes;
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -75,15 +76,4 @@ impl Failure {
             }
         }
     }
-}
-
-/// An error and its causes on one line.
-pub fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

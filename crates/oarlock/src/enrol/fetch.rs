@@ -120,7 +120,8 @@ async fn exchange(
     store: &mut impl FnMut(&Bundle) -> io::Result<()>,
 ) -> Result<Bundle, Try> {
     let connect = timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await;
-    let stream = connect.map_err(|_| Try::Again("no answer".to_owned()))?.map_err(|error| Try::Again(error.to_string()))?;
+    let stream =
+        connect.map_err(|_| Try::Again("no answer".to_owned()))?.map_err(|error| Try::Again(error.to_string()))?;
     let mut channel = match Channel::open(stream, &token.secret).await {
         Ok(channel) => channel,
         // Who does not know the secret gets no answer, only the end of the connection.
@@ -154,7 +155,8 @@ fn check(bundle: &Bundle, node: &str) -> Result<(), String> {
     }
     let text = bundle.content(CONFIG_FILE).ok_or("no configuration")?;
     let text = std::str::from_utf8(text).map_err(|_| "a configuration that is not text")?;
-    let settings = config::parse(CONFIG_FILE, text).map_err(|problems| format!("its configuration is wrong: {problems}"))?;
+    let settings =
+        config::parse(CONFIG_FILE, text).map_err(|problems| format!("its configuration is wrong: {problems}"))?;
     if settings.node(node).is_none() {
         return Err(format!("a configuration without node \"{node}\""));
     }

@@ -83,7 +83,8 @@ impl std::fmt::Debug for Invitation {
 impl Invitation {
     /// For these nodes, under this token.
     pub fn new(token: &Token, expires_s: u64, nodes: Vec<Invited>) -> Invitation {
-        let mut invitation = Invitation { port: token.port, secret: String::new(), expires_s, nodes, joined: Vec::new() };
+        let mut invitation =
+            Invitation { port: token.port, secret: String::new(), expires_s, nodes, joined: Vec::new() };
         invitation.renew(token, expires_s);
         invitation
     }

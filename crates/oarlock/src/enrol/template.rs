@@ -85,7 +85,7 @@ fn cluster(text: &mut String, plan: &Plan) -> std::fmt::Result {
 
 fn nodes(text: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(text, "\n# The machines. links: one address per link; two links survive the loss of one.")?;
-    writeln!(text, "# key: its public key; the private one never leaves the machine (node.key).")?;
+    writeln!(text, "# key: its public key; the private one is on that machine only (node.key).")?;
     for (position, node) in plan.nodes.iter().enumerate() {
         let links: Vec<String> = node.links.iter().map(|link| quoted(&link.to_string())).collect();
         writeln!(text, "[[node]]\nname = {}\nid = {}", quoted(&node.name), position + 1)?;
@@ -121,7 +121,10 @@ fn group(text: &mut String, plan: &Plan) -> std::fmt::Result {
     }
     if plan.oar {
         resource(text, "oar-server", "service")?;
-        writeln!(text, "  profile = \"oar\"              # /usr/sbin/Almighty, its checks, its repair after a takeover")?;
+        writeln!(
+            text,
+            "  profile = \"oar\"              # /usr/sbin/Almighty, its checks, its repair after a takeover"
+        )?;
     }
     if let Some(address) = &plan.reader_address {
         resource(text, "readers", "address")?;

@@ -201,7 +201,7 @@ fn a_damaged_invitation_is_told_without_its_keys() {
     let path = directory.path().join(INVITATION_FILE);
     assert_eq!(Invitation::load(&path).unwrap(), None);
     fs::write(&path, "port = 1\nsecret = \"private:abc\"\nexpires_s = ").unwrap();
-    let error = crate::cli::failure::with_causes(&Invitation::load(&path).unwrap_err());
+    let error = crate::causes::with_causes(&Invitation::load(&path).unwrap_err());
     assert!(error.contains("damaged") && !error.contains("private"), "{error}");
 }
 
