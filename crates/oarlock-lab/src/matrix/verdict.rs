@@ -8,6 +8,9 @@ use crate::plot::Mark;
 /// were seen to be late by up to 65 ms there. A shorter gap is no outage.
 pub const NOISE_MS: f64 = 150.0;
 
+/// How many handovers a message lists.
+const LISTED: usize = 4;
+
 /// What a case demands of the outage, from its first mark until the cluster was whole again.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Outage {
@@ -57,9 +60,14 @@ pub fn wrong(traces: &Traces) -> Vec<String> {
     let nodes: Vec<(&str, &History)> = traces.direct.iter().map(|(n, h)| (n.as_str(), h)).collect();
     let handovers = handovers(&nodes);
     if handovers.len() as u64 > traces.changes {
-        let list: Vec<String> = handovers.iter().map(|h| format!("{} -> {}", h.from, h.to)).collect();
-        let changes = traces.changes;
-        wrong.push(format!("writes acknowledged side by side: {} with {changes} changes of owner", list.join(", ")));
+        let first = handovers.iter().take(LISTED).map(|h| format!("{} -> {}", h.from, h.to));
+        let first = first.collect::<Vec<_>>().join(", ");
+        let more = if handovers.len() > LISTED { ", …" } else { "" };
+        wrong.push(format!(
+            "writes acknowledged side by side: changes of who acknowledges {} ({first}{more}), of the owner {}",
+            handovers.len(),
+            traces.changes
+        ));
     }
     let hung = traces.users.idle.iter().filter(|i| i.event == IdleEvent::Hung).count();
     if hung > 0 {
@@ -121,8 +129,10 @@ mod tests {
         let both: [(&str, &[i64]); 2] = [("server1", &[1, 3]), ("server2", &[2, 4])];
         assert_eq!(
             wrong(&traces(&both, 1)),
-            ["writes acknowledged side by side: server1 -> server2, server2 -> server1, server1 -> server2 \
-              with 1 changes of owner"]
+            [
+                "writes acknowledged side by side: changes of who acknowledges 3 (server1 -> server2, server2 -> server1, \
+              server1 -> server2), of the owner 1"
+            ]
         );
         let takeover: [(&str, &[i64]); 2] = [("server1", &[1, 2]), ("server2", &[3, 4])];
         assert_eq!(wrong(&traces(&takeover, 1)), Vec::<String>::new());

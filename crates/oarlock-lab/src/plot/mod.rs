@@ -70,7 +70,9 @@ pub fn draw(history: &History, marks: &[Mark], views: &[View]) -> String {
 /// Brings the log into the panel's own terms: seconds from the view's zero.
 fn panel_of(history: &History, marks: &[Mark], gaps: &[Gap], view: &View) -> Panel {
     let seconds = |stamp: Stamp| stamp.ms_since(view.zero) / 1_000.0;
-    let (from, to) = (seconds(view.from), seconds(view.to));
+    // Beyond the log nothing is known, and an empty axis would look like an outage.
+    let from = seconds(view.from).max(seconds(history.start.at));
+    let to = seconds(view.to).min(seconds(history.last_instant()));
     let inside = |at: &f64| (from..=to).contains(at);
     let ends = |acked: bool| {
         let attempts = history.attempts.iter();
