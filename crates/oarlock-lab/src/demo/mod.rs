@@ -9,14 +9,14 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::history::{History, Rows, Stamp, check, outage_around};
 use crate::host::{Host, Running};
+use crate::jobs;
 use crate::lab::Lab;
 use crate::plot::{Mark, View, draw};
 use crate::product::{self, ClusterStatus, GROUP};
-use crate::results::table;
 use crate::state::{Shape, Timing};
 use timeline::Timeline;
 
@@ -47,7 +47,8 @@ pub fn run(keep: bool) -> Result<()> {
     let status = product::create(&lab)?;
     say(&format!("{} owns the group {GROUP}; both copies of the database are in sync", owner(&status)?));
     let shown = show(&lab);
-    if keep {
+    // After a failure there is something to look at.
+    if keep || shown.is_err() {
         println!("{KEPT}");
     } else {
         lab.down()?;
@@ -78,7 +79,7 @@ fn show(lab: &Lab) -> Result<()> {
     let work = lab.paths().target.join("lab/demo");
     fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
 
-    let jobs = submit(&frontend)?;
+    let submitted = submit(&frontend)?;
     let run = format!("demo-{}", Stamp::now().wall_us);
     let log = work.join("client.jsonl");
     let mut client = start(&frontend, &["oarlock-lab", "client", "--create-within-ms", "10000", "--run", &run], &log)?;
@@ -90,9 +91,10 @@ fn show(lab: &Lab) -> Result<()> {
 
     let mut timeline = Timeline::new(events_log, log.clone());
     let events = act(lab, &mut timeline)?;
-    let states = await_jobs(&frontend, &jobs)?;
+    say("waiting for alice's jobs");
+    submitted.iter().try_for_each(|job| jobs::until(&frontend, job, "Terminated", SLOW))?;
     ensure!(client.stop(QUICK)?.success(), "the client failed");
-    finish(&frontend, &run, &log, &events, &states, work.join("demo.svg"))
+    finish(&frontend, &run, &log, &events, &submitted, work.join("demo.svg"))
 }
 
 /// Starts `argv` on `host` with its output in `log`.
@@ -104,25 +106,11 @@ fn start(host: &Host, argv: &[&str], log: &Path) -> Result<Running> {
 /// Submits a job that runs and one that waits for its place; returns when it is so.
 fn submit(frontend: &Host) -> Result<[String; 2]> {
     say("as alice: oarsub \"sleep 40\" (runs), oarsub \"sleep 2\" (waits: node1 has one place)");
-    let oarsub = |command: &str| -> Result<String> {
-        let said = frontend.run_as("alice", &format!("oarsub '{command}'"), SLOW)?;
-        let job = said.lines().find_map(|line| line.strip_prefix("OAR_JOB_ID="));
-        Ok(job.with_context(|| format!("oarsub named no job: {said}"))?.to_owned())
-    };
-    let running = oarsub("sleep 40")?;
-    let end = Instant::now() + SLOW;
-    while job_state(frontend, &running)? != "Running" {
-        ensure!(Instant::now() < end, "job {running} does not run");
-        thread::sleep(Duration::from_millis(200));
-    }
-    let queued = oarsub("sleep 2")?;
-    println!("  job {running} is Running, job {queued} is {}", job_state(frontend, &queued)?);
+    let running = jobs::submit(frontend, "sleep 40")?;
+    jobs::until(frontend, &running, "Running", SLOW)?;
+    let queued = jobs::submit(frontend, "sleep 2")?;
+    println!("  job {running} is Running, job {queued} is {}", jobs::state(frontend, &queued)?);
     Ok([running, queued])
-}
-
-fn job_state(frontend: &Host, job: &str) -> Result<String> {
-    let said = frontend.run_as("alice", &format!("oarstat --state -j {job}"), SLOW)?;
-    said.rsplit(": ").next().map(str::to_owned).context("oarstat named no state")
 }
 
 /// Power-off of the owner, power-on, and a switchover on purpose.
@@ -154,29 +142,13 @@ fn act(lab: &Lab, timeline: &mut Timeline) -> Result<Vec<Event>> {
     Ok(done)
 }
 
-fn await_jobs(frontend: &Host, jobs: &[String; 2]) -> Result<Vec<(String, String)>> {
-    say("waiting for alice's jobs");
-    let end = Instant::now() + SLOW;
-    loop {
-        let states: Vec<(String, String)> =
-            jobs.iter().map(|job| Ok((job.clone(), job_state(frontend, job)?))).collect::<Result<_>>()?;
-        if states.iter().all(|(_, state)| state == "Terminated" || state == "Error") {
-            return Ok(states);
-        }
-        if Instant::now() >= end {
-            bail!("after {} s the jobs are {states:?}", SLOW.as_secs());
-        }
-        thread::sleep(Duration::from_millis(500));
-    }
-}
-
 /// Compares the client's log with the database and prints the table.
 fn finish(
     frontend: &Host,
     run: &str,
     log: &Path,
     events: &[Event],
-    jobs: &[(String, String)],
+    submitted: &[String],
     picture: PathBuf,
 ) -> Result<()> {
     let rows: Rows = serde_json::from_str(&frontend.run(&["oarlock-lab", "rows", "--run", run], SLOW)?)?;
@@ -193,14 +165,14 @@ fn finish(
         Some(gap) => format!("{:.0} ms", gap.ms()),
         None => "not seen".to_owned(),
     };
-    let mut lines: Vec<Vec<String>> =
-        events.iter().map(|e| vec![format!("longest wait of the writer, {}", e.label), outage(e)]).collect();
-    lines.push(vec!["acknowledged rows".to_owned(), verdict.acked.to_string()]);
-    lines.push(vec!["acknowledged rows lost".to_owned(), verdict.lost.len().to_string()]);
-    lines.extend(jobs.iter().map(|(job, state)| vec![format!("job {job}"), state.clone()]));
-    say(&table(&["", "result"], &lines));
-    println!("acknowledged commits over time: {}", picture.display());
+    let mut lines: Vec<(String, String)> =
+        events.iter().map(|e| (format!("longest wait of the writer, {}", e.label), outage(e))).collect();
+    lines.push(("acknowledged rows".to_owned(), verdict.acked.to_string()));
+    lines.push(("acknowledged rows lost".to_owned(), verdict.lost.len().to_string()));
+    lines.extend(submitted.iter().map(|job| (format!("job {job}"), "Terminated".to_owned())));
+    say("what came of it");
+    lines.iter().for_each(|(what, result)| println!("  {what:<56}{result:>12}"));
+    println!("\nacknowledged commits over time: {}", picture.display());
     ensure!(verdict.clean(), "{verdict}");
-    ensure!(jobs.iter().all(|(_, state)| state == "Terminated"), "a job did not end Terminated");
     Ok(())
 }
