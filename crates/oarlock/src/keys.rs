@@ -295,3 +295,97 @@ fn parse_hex(text: &str) -> Result<[u8; KEY_BYTES], KeyError> {
     }
     if digits == KEY_BYTES * 2 { Ok(key) } else { Err(KeyError::Length { digits }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_public_key_survives_its_text() {
+        let key = PrivateKey::generate().unwrap().public();
+        assert_eq!(key.to_string().parse::<PublicKey>().unwrap(), key);
+        assert_eq!(format!(" {} \n", key.to_string().to_uppercase()).parse::<PublicKey>().unwrap(), key);
+        assert_eq!(serde_json::from_str::<PublicKey>(&serde_json::to_string(&key).unwrap()).unwrap(), key);
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        let error = |text: &str| text.parse::<PublicKey>().unwrap_err().to_string();
+        assert_eq!(error(""), "key has 0 digits, expected 64");
+        assert_eq!(error(&"0".repeat(63)), "key has 63 digits, expected 64");
+        assert_eq!(error(&"0".repeat(66)), "key has 66 digits, expected 64");
+        assert_eq!(error("00x0"), "key has 'x' at position 3, expected a hexadecimal digit");
+        assert!(error("private:00").starts_with("this is a private key, expected a public key"));
+    }
+
+    #[test]
+    fn both_ends_agree_and_weak_keys_are_refused() {
+        let (a, b) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
+        assert_eq!(a.agree(&b.public()).unwrap(), b.agree(&a.public()).unwrap());
+        assert!(matches!(a.agree(&PublicKey([0; KEY_BYTES])), Err(KeyError::Weak { .. })));
+        let mut one = [0; KEY_BYTES];
+        one[0] = 1;
+        assert!(matches!(a.agree(&PublicKey(one)), Err(KeyError::Weak { .. })));
+    }
+
+    /// Computed by another implementation.
+    #[test]
+    fn public_keys_are_those_of_the_standard() {
+        let private = PrivateKey(std::array::from_fn(|position| position as u8 + 1));
+        let expected = "07a37cbc142093c8b755dc1b10e86cb426374ad16aa853ed0bdfc0b2b86d1c7c";
+        assert_eq!(private.public().to_string(), expected);
+    }
+
+    #[test]
+    fn the_private_key_is_not_printed() {
+        let key = PrivateKey([0xab; KEY_BYTES]);
+        assert_eq!(format!("{key:?}"), "PrivateKey(…)");
+    }
+
+    #[test]
+    fn a_key_file_is_private_and_survives() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        let key = PrivateKey::generate().unwrap();
+        key.write_new(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(PrivateKey::read(&path).unwrap().public(), key.public());
+
+        let other = PrivateKey::generate().unwrap();
+        assert!(matches!(other.write_new(&path), Err(KeyError::File { action: "write it", .. })));
+        assert_eq!(PrivateKey::read(&path).unwrap().public(), key.public(), "an existing key stays");
+        other.write_replacing(&path).unwrap();
+        assert_eq!(PrivateKey::read(&path).unwrap().public(), other.public());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn a_key_file_that_others_may_read_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        PrivateKey::generate().unwrap().write_new(&path).unwrap();
+        for mode in [0o640, 0o604, 0o620, 0o610, 0o644, 0o602] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let error = PrivateKey::read(&path).unwrap_err();
+            assert!(matches!(error, KeyError::Mode { mode: found, .. } if found == mode), "{error}");
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400)).unwrap();
+        PrivateKey::read(&path).unwrap();
+    }
+
+    #[test]
+    fn other_files_are_no_keys() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(matches!(PrivateKey::read(directory.path()), Err(KeyError::NotAFile { .. })));
+        let path = directory.path().join("key");
+        assert!(matches!(PrivateKey::read(&path), Err(KeyError::File { action: "open it", .. })));
+        let public = PrivateKey::generate().unwrap().public().to_string();
+        for content in ["", "private:", "private:00", &public, "\u{0}\u{ff}"] {
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            assert!(matches!(PrivateKey::read(&path), Err(KeyError::Content { .. })), "{content:?}");
+        }
+    }
+}

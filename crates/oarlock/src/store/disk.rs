@@ -23,6 +23,9 @@ const SLOTS: [&str; 2] = ["slot-0", "slot-1"];
 const FILES: [&str; 4] = [IDENTITY, MARKS, SLOTS[0], SLOTS[1]];
 const SET_ASIDE: &str = "set-aside";
 
+/// A process that was just killed, or a child that it was just about to start, may hold the lock a moment longer.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+
 /// The open directory; whoever has it has the store.
 #[derive(Debug)]
 pub struct Lock {
@@ -63,10 +66,16 @@ impl Lock {
             .custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC)
             .open(path)
             .map_err(fail("open directory"))?;
-        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { directory, path: path.to_owned() }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked { directory: path.to_owned() }),
-            Err(error) => Err(fail("lock")(error.into())),
+        let begun = Instant::now();
+        loop {
+            match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { directory, path: path.to_owned() }),
+                Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < LOCK_PATIENCE => {
+                    std::thread::sleep(LOCK_PATIENCE / 20);
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Locked { directory: path.to_owned() }),
+                Err(error) => return Err(fail("lock")(error.into())),
+            }
         }
     }
 
@@ -219,6 +228,18 @@ impl Disk {
     /// Name of the store.
     pub fn id(&self) -> StoreId {
         self.id
+    }
+
+    /// Newest generation whose slot is on the disk, for tests.
+    #[cfg(test)]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The files that the next save writes, for tests that put broken ones in their place.
+    #[cfg(test)]
+    pub fn next_files(&mut self) -> [&mut File; 2] {
+        [&mut self.slots[place(self.generation + 1)], &mut self.marks]
     }
 
     fn settle(&mut self, newest: Mark, found: [Option<Mark>; 2]) -> Result<(), SaveError> {
