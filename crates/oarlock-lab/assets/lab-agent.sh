@@ -7,7 +7,14 @@ running() { [ -s "$pidfile" ] && kill -0 "$(cat "$pidfile")" 2>/dev/null; }
 case ${1-} in
 start)
     running && exit 0
-    setsid "$0" supervise </dev/null >>"$log" 2>&1 &
+    # The lock lets one of two that start at once through; -o keeps it from what the agent starts.
+    setsid flock -n -o /run/lab-agent.lock "$0" supervise </dev/null >>"$log" 2>&1 &
+    n=0
+    until running; do
+        n=$((n + 1))
+        [ "$n" -le 100 ] || exit 1
+        sleep 0.02
+    done
     ;;
 supervise)
     echo $$ >"$pidfile"
