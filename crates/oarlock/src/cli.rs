@@ -3,12 +3,16 @@
 mod apply;
 pub mod args;
 mod ask;
+mod child;
 mod events;
 pub mod failure;
 mod generate;
+mod init;
+mod join;
 mod output;
 mod remote;
 mod requests;
+mod setup;
 mod status;
 mod style;
 mod time;
@@ -68,6 +72,9 @@ fn run(arguments: &Arguments, raw: &[OsString]) -> Result<Code, Failure> {
     }
     match &arguments.command {
         Command::Agent { .. } => Ok(Code::Done),
+        Command::Init(arguments) => init::run(global, arguments),
+        Command::Join(arguments) => join::run(global, arguments),
+        Command::Invite => init::invite(global),
         Command::Apply { file, dry_run } => apply::run(global, file, *dry_run),
         Command::Status { watch } => status::run(global, *watch),
         Command::Events { follow, since_s } => events::run(global, *follow, *since_s),

@@ -21,6 +21,7 @@ mod settings;
 mod tests;
 mod timing;
 
+pub use cluster::TWO_VOTES;
 pub use names::nearest;
 pub use problem::{Problem, Problems, Severity};
 pub use settings::{

@@ -202,6 +202,11 @@ impl PrivateKey {
         curve
     }
 
+    /// What stands in its key file.
+    pub(crate) fn file_text(&self) -> String {
+        format!("{PRIVATE_PREFIX}{}\n", PublicKey(self.0))
+    }
+
     fn from_text(text: &str) -> Result<Self, KeyError> {
         let digits = text.trim().strip_prefix(PRIVATE_PREFIX).ok_or(KeyError::NotPrivate)?;
         parse_hex(digits).map(Self)
@@ -239,7 +244,7 @@ impl PrivateKey {
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(fail("create it"))?;
         let written = (|| {
-            writeln!(file, "{PRIVATE_PREFIX}{}", PublicKey(self.0))?;
+            file.write_all(self.file_text().as_bytes())?;
             file.sync_all()?;
             publish(&temporary)
         })();

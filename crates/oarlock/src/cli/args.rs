@@ -1,9 +1,14 @@
 //! The arguments. Help, man page and completions all come from here.
 
-use crate::config::DEFAULT_PATH;
+use crate::config::{DEFAULT_PATH, DEFAULT_PORT, Preset};
 use crate::control::DEFAULT_RUN_DIR;
+use crate::enrol::DEFAULT_INVITE_PORT;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::IpAddr;
 use std::path::PathBuf;
+
+/// What an agent must remember over a reboot is here unless `--state-dir` says otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/oarlock";
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 negative answer, 2 usage or configuration, 3 no quorum, \
                           4 refused for safety, 5 internal error.";
@@ -43,12 +48,21 @@ pub enum Command {
     /// Run the daemon (started by the system, not by hand).
     Agent {
         /// Directory of what must survive a reboot.
-        #[arg(long, value_name = "DIR", default_value = "/var/lib/oarlock")]
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
         state_dir: PathBuf,
         /// The socket to the sentinel that started this process.
         #[arg(long, value_name = "FD", hide = true)]
         under_sentinel: Option<i32>,
     },
+    /// Make a cluster; this machine is its first node.
+    ///
+    /// Writes the configuration, this machine's key and the cluster's secrets, and prints a token:
+    /// the token alone on standard output, words on standard error.
+    Init(Box<InitArguments>),
+    /// Make this machine a node of a cluster, with the token that init printed.
+    Join(JoinArguments),
+    /// Make a new token for the machines that have not joined yet.
+    Invite,
     /// Validate a configuration on every node, and commit it.
     Apply {
         /// The configuration; "-" is standard input.
@@ -145,4 +159,133 @@ pub enum Generated {
     },
     /// The reference of the configuration file, in Markdown.
     ConfigReference,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct InitArguments {
+    /// Name of the cluster.
+    #[arg(long, value_name = "NAME")]
+    pub cluster: String,
+    /// Preset of times [default: balanced].
+    #[arg(long)]
+    pub timing: Option<Timing>,
+    /// A server with its address on each link; the first is preferred. Repeat for each.
+    #[arg(long, value_name = "NAME=ADDRESS[,ADDRESS]", required = true, value_parser = node_spec)]
+    pub node: Vec<NodeSpec>,
+    /// A witness, which votes and runs nothing, with its address on each link.
+    #[arg(long, value_name = "NAME=ADDRESS[,ADDRESS]", value_parser = node_spec)]
+    pub witness: Vec<NodeSpec>,
+    /// Two servers alone: takeover only after a confirmed fence of the other, or by hand.
+    #[arg(long, conflicts_with = "witness")]
+    pub without_witness: bool,
+    /// Service address, with the length of its network's prefix.
+    #[arg(long, value_name = "ADDRESS/PREFIX")]
+    pub address: Option<String>,
+    /// Read-only address that follows a standby.
+    #[arg(long, value_name = "ADDRESS/PREFIX", requires = "postgresql")]
+    pub reader_address: Option<String>,
+    /// Interface of the addresses [default: found by their network].
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// Run PostgreSQL of this major version.
+    #[arg(long, value_name = "VERSION")]
+    pub postgresql: Option<String>,
+    /// Its data directory [default: the distribution's].
+    #[arg(long, value_name = "DIR", requires = "postgresql")]
+    pub data_dir: Option<String>,
+    /// Its TCP port [default: 5432].
+    #[arg(long, value_name = "PORT", requires = "postgresql")]
+    pub postgresql_port: Option<u16>,
+    /// Run a service that oarlock knows.
+    #[arg(long)]
+    pub profile: Option<ProfileName>,
+    /// Name of the group [default: oar with that profile, else main].
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
+    /// UDP port the nodes talk on.
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// TCP port on which the other machines fetch what is theirs.
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_INVITE_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub invite_port: u16,
+    /// Which of the nodes this machine is [default: its host name].
+    #[arg(long, value_name = "NAME")]
+    pub this: Option<String>,
+    /// Directory of what must survive a reboot.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    pub state_dir: PathBuf,
+    /// Replace a cluster that is configured here; says what is lost.
+    #[arg(long)]
+    pub force: bool,
+    /// Also start the agent, now and at boot (systemd).
+    #[arg(long)]
+    pub start: bool,
+}
+
+/// Arguments of `join`.
+#[derive(Debug, Args)]
+pub struct JoinArguments {
+    /// The token that init printed.
+    #[arg(required = true)]
+    pub token: Vec<String>,
+    /// Which node this machine is [default: its host name].
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// How long to try, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub deadline_s: u64,
+    /// Directory of what must survive a reboot.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    pub state_dir: PathBuf,
+    /// Replace a cluster that is configured here; says what is lost.
+    #[arg(long)]
+    pub force: bool,
+    /// Also start the agent, now and at boot (systemd).
+    #[arg(long)]
+    pub start: bool,
+}
+
+/// Presets of times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Timing {
+    /// For a quiet LAN.
+    Fast,
+    /// For most.
+    Balanced,
+    /// For WAN links and overloaded machines.
+    Relaxed,
+}
+
+impl Timing {
+    /// As the configuration calls it.
+    pub fn preset(self) -> Preset {
+        match self {
+            Timing::Fast => Preset::Fast,
+            Timing::Balanced => Preset::Balanced,
+            Timing::Relaxed => Preset::Relaxed,
+        }
+    }
+}
+
+/// Services that oarlock knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProfileName {
+    /// The OAR batch server.
+    Oar,
+}
+
+/// `NAME=ADDRESS[,ADDRESS]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSpec {
+    /// The node's name.
+    pub name: String,
+    /// Its addresses.
+    pub links: Vec<IpAddr>,
+}
+
+fn node_spec(text: &str) -> Result<NodeSpec, String> {
+    let (name, links) = text.split_once('=').ok_or("expected NAME=ADDRESS[,ADDRESS]")?;
+    let link = |link: &str| link.parse().map_err(|_| format!("\"{link}\" is not an IP address"));
+    Ok(NodeSpec { name: name.to_owned(), links: links.split(',').map(link).collect::<Result<_, String>>()? })
 }

@@ -79,15 +79,16 @@ fn set_probe_deadlines<'g>(preset: Preset, groups: impl Iterator<Item = &'g mut 
     }
 }
 
+/// What is wrong with two nodes and no arbitration.
+pub const TWO_VOTES: &str = "2 nodes cannot tell a dead peer from a cut link";
+
 fn check_votes(reader: &Reader, cluster: &Section<'_>, arbitration: Arbitration, votes: usize) {
     let line = cluster.line_of("arbitration");
     match (arbitration, votes) {
-        (Arbitration::Quorum, 2) => {
-            reader.report(Problem::error(line, "2 nodes cannot tell a dead peer from a cut link").hint(
-                "add a third machine with role = \"witness\" (it votes and runs nothing), or set arbitration = \
+        (Arbitration::Quorum, 2) => reader.report(Problem::error(line, TWO_VOTES).hint(
+            "add a third machine with role = \"witness\" (it votes and runs nothing), or set arbitration = \
                  \"fencing\"",
-            ))
-        }
+        )),
         (Arbitration::Quorum, 1) => reader.report(Problem::warning(line, "1 node: nothing can take over from it")),
         (Arbitration::Fencing, 2) => reader.report(
             Problem::warning(line, "no fence device: takeover is by hand only")

@@ -94,7 +94,7 @@ fn read_key(section: &Section<'_>, key: &Located<String>) -> Option<PublicKey> {
         Err(error) => {
             // The value is not repeated: it may be a private key.
             let problem = Problem::error(key.line, format!("\"key\" is not a public key: {}", first_line(&error)));
-            section.reader.report(problem.hint("oarlock init makes it; on a machine that has joined: oarlock check"));
+            section.reader.report(problem.hint("64 hexadecimal digits, as oarlock init writes them"));
             None
         }
     }

@@ -14,13 +14,12 @@ pub fn markdown() -> String {
             section.title, section.doc
         );
         for key in section.keys {
-            let default = key.default.map_or("**needed**".to_owned(), |default| {
-                if default.starts_with(['"', '{']) || default.parse::<u64>().is_ok() {
-                    format!("`{default}`")
-                } else {
-                    default.to_owned()
-                }
-            });
+            let default = key.default.map_or_else(
+                || "**needed**".to_owned(),
+                |default| {
+                    if key.default_is_a_value() { format!("`{default}`") } else { default.to_owned() }
+                },
+            );
             let _ = writeln!(page, "| `{}` | {default} | {} For example `{}`. |", key.name, key.doc, key.example);
         }
     }

@@ -25,6 +25,13 @@ pub struct Key {
     pub doc: &'static str,
 }
 
+impl Key {
+    /// Whether the default could be written into the file as it stands.
+    pub fn default_is_a_value(&self) -> bool {
+        self.default.is_some_and(|default| format!("x = {default}").parse::<toml::Table>().is_ok())
+    }
+}
+
 const fn needed(name: &'static str, example: &'static str, doc: &'static str) -> Key {
     Key { name, example, default: None, doc }
 }

@@ -3,6 +3,7 @@
 
 use super::bundle::write_file;
 use super::token::{SECRET_BYTES, Token};
+use crate::keys::PrivateKey;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::IpAddr;
@@ -37,6 +38,13 @@ pub struct Invited {
     pub name: String,
     /// The content of its key file.
     pub key: String,
+}
+
+impl Invited {
+    /// A node and its private key.
+    pub fn new(name: &str, key: &PrivateKey) -> Invited {
+        Invited { name: name.to_owned(), key: key.file_text() }
+    }
 }
 
 /// A node that has joined.
