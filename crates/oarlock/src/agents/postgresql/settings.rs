@@ -1,5 +1,6 @@
 //! What the agent must know of this resource, taken from the checked configuration.
 
+use crate::secrets::ClusterSecrets;
 use oarlock_core::config::Timing;
 use oarlock_core::ids::NodeId;
 use std::net::IpAddr;
@@ -34,7 +35,7 @@ pub struct PgSettings {
     /// All nodes that hold a copy, this one included.
     pub members: Vec<Member>,
     /// What replication is secured with, the same on all nodes.
-    pub secrets: PgSecrets,
+    pub secrets: ClusterSecrets,
     /// Role that exists in every database cluster of the site and may create ours; `postgres`.
     pub admin_role: String,
     /// Database that our own sessions use; `postgres`.
@@ -82,23 +83,6 @@ pub struct Member {
     pub links: Vec<IpAddr>,
     /// Its server's TCP port.
     pub port: u16,
-}
-
-/// What `init` made.
-#[derive(Clone)]
-pub struct PgSecrets {
-    /// Password of the replication role: random, without blanks, quotes, colons or backslashes.
-    pub replication: String,
-    /// Certificate (PEM) that every server presents and every client verifies.
-    pub certificate: PathBuf,
-    /// Its key (PEM).
-    pub key: PathBuf,
-}
-
-impl std::fmt::Debug for PgSecrets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PgSecrets").field("certificate", &self.certificate).finish_non_exhaustive()
-    }
 }
 
 /// The agent's times.

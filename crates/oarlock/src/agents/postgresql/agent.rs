@@ -1,0 +1,187 @@
+//! The agent's task: one command at a time, the end of the server, and the watchers beside it.
+
+use super::Message;
+use super::context::{Context, Phase, Shared};
+use super::error::Result;
+use super::probe::{self, Board};
+use super::{monitor, provision};
+use crate::agents::launcher::{Exit, Launcher};
+use oarlock_core::resource::postgresql::{PgCommand, PgObservation};
+use std::collections::VecDeque;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+
+pub(super) struct Agent<L> {
+    context: Shared<L>,
+    /// The command under way.
+    work: Option<JoinHandle<PgObservation>>,
+    /// Commands that came too early.
+    waiting: VecDeque<PgCommand>,
+    /// What looks after a server that is up.
+    watchers: JoinSet<()>,
+}
+
+impl<L: Launcher> Agent<L> {
+    pub fn new(context: Shared<L>) -> Agent<L> {
+        Agent { context, work: None, waiting: VecDeque::new(), watchers: JoinSet::new() }
+    }
+
+    /// Runs until all handles are gone. The server stays.
+    pub async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Message>) {
+        loop {
+            tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => self.receive(message).await,
+                    None => break,
+                },
+                answer = finished(&mut self.work) => self.answered(answer).await,
+            }
+        }
+        if let Some(work) = self.work {
+            work.abort();
+        }
+    }
+
+    async fn receive(&mut self, message: Message) {
+        match message {
+            Message::Command(PgCommand::Kill) => {
+                self.interrupt().await;
+                self.begin(PgCommand::Kill);
+            }
+            Message::Command(command) if self.work.is_some() => self.waiting.push_back(command),
+            Message::Command(command) => self.begin(command),
+            Message::Exited(exit) => self.exited(exit).await,
+            Message::Members(members) => {
+                self.context.set_members(members);
+                let context = self.context.clone();
+                self.watchers.spawn(async move { context.members_changed().await });
+            }
+        }
+    }
+
+    fn begin(&mut self, command: PgCommand) {
+        let context = self.context.clone();
+        self.work = Some(tokio::spawn(async move { context.carry_out(command).await }));
+    }
+
+    /// Ends the command under way; it is not answered.
+    async fn interrupt(&mut self) {
+        self.waiting.clear();
+        if let Some(work) = self.work.take() {
+            work.abort();
+            let _ = work.await;
+        }
+    }
+
+    async fn answered(&mut self, observation: PgObservation) {
+        self.work = None;
+        self.watch();
+        self.context.tell(observation).await;
+        if let Some(command) = self.waiting.pop_front() {
+            self.begin(command);
+        }
+    }
+
+    /// Starts the watchers of a server that is up, and ends those of one that is not.
+    fn watch(&mut self) {
+        let up = self.context.server().phase == Phase::Up;
+        if !up {
+            self.watchers.abort_all();
+            self.watchers = JoinSet::new();
+        } else if self.watchers.is_empty() {
+            let board = Board::new();
+            self.watchers.spawn(monitor::watch(self.context.clone(), board.clone()));
+            self.watchers.spawn(probe::probe(self.context.clone(), board));
+            self.watchers.spawn(provision::keep(self.context.clone()));
+        }
+    }
+
+    async fn exited(&mut self, exit: Exit) {
+        self.context.exited(exit.clone());
+        let unexpected = {
+            let server = self.context.server();
+            exit.name == self.context.settings.name && exit.pid == server.pid && server.phase == Phase::Up
+        };
+        if !unexpected {
+            return;
+        }
+        let said = self.context.last_words();
+        self.interrupt().await;
+        if let Err(error) = self.context.kill().await {
+            tracing::error!("{}", error.in_words());
+        }
+        self.context.server().phase = Phase::Down;
+        self.watch();
+        let reason = format!("the server ended by itself ({}): {said}", exit.ended);
+        self.context.tell(PgObservation::Exited { reason }).await;
+    }
+}
+
+/// The answer of the command under way; never, when there is none.
+async fn finished(work: &mut Option<JoinHandle<PgObservation>>) -> PgObservation {
+    match work {
+        Some(handle) => handle
+            .await
+            .unwrap_or_else(|error| PgObservation::Failed { reason: format!("the command broke off: {error}") }),
+        None => std::future::pending().await,
+    }
+}
+
+impl<L: Launcher> Context<L> {
+    /// Carries a command out and says how it ended.
+    async fn carry_out(&self, command: PgCommand) -> PgObservation {
+        let start = std::time::Instant::now();
+        let name = format!("{command:?}");
+        let result = self.dispatch(command).await;
+        let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let observation = result.unwrap_or_else(|error| PgObservation::Failed { reason: error.in_words() });
+        tracing::debug!(resource = self.settings.name, ms, "{name}: {observation:?}");
+        observation
+    }
+
+    async fn dispatch(&self, command: PgCommand) -> Result<PgObservation> {
+        match command {
+            PgCommand::Inspect => return self.inspect().await.map(PgObservation::Inspected),
+            PgCommand::Initialize => self.initialize().await?,
+            PgCommand::Clone { from } => self.clone_from(from).await?,
+            PgCommand::Rewind { from } => self.rewind(from).await?,
+            PgCommand::Follow { upstream, epoch } => {
+                return self.follow(upstream, epoch).await.map(|()| PgObservation::Started);
+            }
+            PgCommand::StartPrimary { guard } => {
+                return self.start_primary(guard).await.map(|()| PgObservation::Started);
+            }
+            PgCommand::Promote { guard } => return self.promote(guard).await.map(|()| PgObservation::Promoted),
+            PgCommand::SetGuard { members, epoch } => {
+                let position = self.set_guard(&members, epoch).await?;
+                return Ok(PgObservation::GuardSet { position });
+            }
+            PgCommand::Open => return self.open().await.map(|()| PgObservation::Opened),
+            PgCommand::HandOver { standby } => {
+                return self.hand_over(standby).await.map(|()| PgObservation::Stopped);
+            }
+            PgCommand::Kill => return self.kill().await.map(|()| PgObservation::Stopped),
+            PgCommand::Stop => return self.stop().await.map(|()| PgObservation::Stopped),
+        }
+        self.inspect().await.map(PgObservation::Inspected)
+    }
+
+    /// Members came, went or are reached otherwise: the access file names their addresses, and a
+    /// standby's connection those of its upstream.
+    async fn members_changed(&self) {
+        let (phase, clients) = {
+            let server = self.server();
+            (server.phase, server.clients)
+        };
+        if phase != Phase::Up {
+            return;
+        }
+        let result = async {
+            self.set_clients(clients).await?;
+            self.reconnect().await
+        };
+        if let Err(error) = result.await {
+            tracing::warn!("take over the new members: {}", error.in_words());
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The regular look at a running server.
+
+use super::context::{Phase, Shared};
+use super::control::parse_lsn;
+use super::error::{PgError, Result};
+use super::names;
+use super::probe::Board;
+use super::session::{Commits, Session};
+use crate::agents::launcher::Launcher;
+use oarlock_core::resource::postgresql::{Lsn, PgObservation, PgStandby, PgStatus, Running};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A report is due after this even when nothing changed.
+const AT_LEAST_EVERY: Duration = Duration::from_millis(500);
+
+/// Looks at the server until the task is aborted.
+pub(super) async fn watch<L: Launcher>(context: Shared<L>, board: Arc<Board>) {
+    let mut monitor = Monitor { session: None, waiting: BTreeMap::new(), last: None, told: None };
+    loop {
+        tokio::select! {
+            () = context.look.notified() => {}
+            () = tokio::time::sleep(context.settings.timing.status) => {}
+        }
+        if context.server().phase != Phase::Up {
+            continue;
+        }
+        // A server that hangs must not keep us from saying so.
+        let seen = tokio::time::timeout(AT_LEAST_EVERY, monitor.look(&context)).await;
+        match seen {
+            Ok(Ok(status)) => monitor.last = Some(status),
+            Ok(Err(_)) | Err(_) => monitor.session = None,
+        }
+        monitor.report(&context, &board).await;
+    }
+}
+
+struct Monitor {
+    session: Option<Session>,
+    /// Commits that wait, and since when.
+    waiting: BTreeMap<String, Instant>,
+    last: Option<PgStatus>,
+    told: Option<(Instant, PgStatus)>,
+}
+
+const STANDBY: &str = "select 's', pg_is_in_recovery(), \
+    greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), \
+    exists (select from pg_stat_wal_receiver where status = 'streaming')";
+const PRIMARY: &str = "select 's', pg_is_in_recovery(), \
+    case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end, true; \
+    select 'r', application_name, state, flush_lsn from pg_stat_replication; \
+    select 'w', pid, xact_start, '' from pg_stat_activity \
+    where wait_event = 'SyncRep' and usename is distinct from 'oarlock'";
+
+impl Monitor {
+    async fn look<L: Launcher>(&mut self, context: &Shared<L>) -> Result<PgStatus> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => Session::open(&context.settings, Commits::Local).await?,
+        };
+        let (running, epoch) = {
+            let server = context.server();
+            (server.running, server.epoch)
+        };
+        let sql = if running == Running::Primary { PRIMARY } else { STANDBY };
+        let rows = session.rows(sql, context.settings.timing.statement).await?;
+        let members = context.members();
+        let now = Instant::now();
+        let mut seen = None;
+        let mut standbys = Vec::new();
+        let mut waiting = BTreeMap::new();
+        for row in &rows {
+            let text = |column| row.get(column).unwrap_or_default();
+            match text(0) {
+                "s" => seen = Some((text(1) == "t", parse_lsn(text(2)), text(3) == "t")),
+                "r" => {
+                    if let Some(node) = names::member_named(&members, text(1), epoch) {
+                        let flushed = parse_lsn(text(3)).unwrap_or_default();
+                        standbys.push(PgStandby { node, flushed, streaming: text(2) == "streaming" });
+                    }
+                }
+                _ => {
+                    let commit = format!("{} {}", text(1), text(2));
+                    let since = self.waiting.get(&commit).copied().unwrap_or(now);
+                    waiting.insert(commit, since);
+                }
+            }
+        }
+        let Some((recovery, position, streaming)) = seen else {
+            return Err(PgError::other("no state of the server"));
+        };
+        standbys.sort_by_key(|standby| (standby.node, !standby.streaming));
+        standbys.dedup_by_key(|standby| standby.node);
+        self.waiting = waiting;
+        self.session = Some(session);
+        let oldest = self.waiting.values().min();
+        Ok(PgStatus {
+            running: if recovery { Running::Standby } else { Running::Primary },
+            position: position.unwrap_or_default(),
+            streaming,
+            standbys,
+            waiting_ms: oldest.map_or(0, |since| u64::try_from(now.duration_since(*since).as_millis()).unwrap_or(0)),
+            sick: None,
+        })
+    }
+
+    async fn report<L: Launcher>(&mut self, context: &Shared<L>, board: &Board) {
+        let running = context.server().running;
+        // During a promotion the command tells first.
+        let Some(mut status) = self.last.clone().or_else(|| blank(running)).filter(|last| last.running == running)
+        else {
+            return;
+        };
+        status.sick = board.verdict(context.settings.timing.probe_deadline);
+        let changed = self.told.as_ref().is_none_or(|(at, told)| at.elapsed() >= AT_LEAST_EVERY || *told != status);
+        if changed {
+            self.told = Some((Instant::now(), status.clone()));
+            let flushed = lowest_flush(context, &status);
+            context.tell(PgObservation::Status(status)).await;
+            if let Some(flushed) = flushed
+                && let Err(error) = context.reopen(flushed).await
+            {
+                tracing::warn!("let clients in again: {}", error.in_words());
+            }
+        }
+    }
+}
+
+/// What can be said of a server that never answered.
+fn blank(running: Running) -> Option<PgStatus> {
+    let streaming = running == Running::Primary;
+    Some(PgStatus { running, position: Lsn(0), streaming, standbys: Vec::new(), waiting_ms: 0, sick: None })
+}
+
+/// How far all have flushed that commits wait for; `None` when one of them is missing.
+fn lowest_flush<L: Launcher>(context: &Shared<L>, status: &PgStatus) -> Option<Lsn> {
+    let server = context.server();
+    server.reopen_at?;
+    if server.dynamic.names.is_empty() {
+        return Some(Lsn(u64::MAX));
+    }
+    let members = context.members();
+    let waited_for = members.iter().filter(|member| {
+        let quoted = format!("\"{}\"", names::application_name(member, server.epoch));
+        server.dynamic.names.contains(&quoted)
+    });
+    let flushes = waited_for.map(|member| {
+        let found = status.standbys.iter().find(|standby| standby.node == member.id && standby.streaming);
+        found.map(|standby| standby.flushed)
+    });
+    flushes.collect::<Option<Vec<Lsn>>>()?.into_iter().min()
+}

@@ -1,0 +1,163 @@
+//! Changes of a running server's configuration: write the generated file, signal, and see that it
+//! was taken over.
+
+use super::access::{self, Clients};
+use super::conf::{DYNAMIC_NAMES, Dynamic, GENERATION, quoted};
+use super::context::{Context, Phase};
+use super::error::{PgError, Result};
+use super::files;
+use super::session::{AGENT_ROLE, Commits, Session, literal};
+use crate::agents::launcher::Launcher;
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+const SIGHUP: i32 = 1;
+
+/// Between two looks whether a change has arrived; it takes about a millisecond.
+const LOOK: Duration = Duration::from_millis(1);
+
+impl<L: Launcher> Context<L> {
+    /// Fails unless our server runs.
+    pub fn require_up(&self) -> Result<()> {
+        match self.server().phase {
+            Phase::Up => Ok(()),
+            _ => Err(PgError::other("the server does not run")),
+        }
+    }
+
+    async fn signal_reload(&self) -> Result<()> {
+        let name = &self.settings.name;
+        self.launcher.signal(name, SIGHUP).await.map_err(PgError::launch(format!("reload {name}")))
+    }
+
+    /// Makes the running server take over `dynamic`, and sees `session` do so. Other processes of
+    /// the server may still be a moment behind (PROTOCOL §5.5): who needs more must prove more.
+    pub async fn apply(&self, session: &Session, dynamic: Dynamic) -> Result<()> {
+        let _one_at_a_time = self.changing.lock().await;
+        let dynamic = self.write_conf(dynamic)?;
+        self.signal_reload().await?;
+        if self.taken_over(session, &dynamic).await? {
+            return self.keep_good_configuration(session).await;
+        }
+        // The administrator's file may be broken: that must not stop a takeover. What was good
+        // when it was last read stands in for it.
+        let broken = self.configuration_errors(session).await?;
+        let good = self.run_file("last-good.conf");
+        if broken.is_empty() || !good.exists() {
+            return Err(PgError::with_hint(
+                format!("the server does not take over its configuration: {broken}"),
+                "correct the file and line that are named",
+            ));
+        }
+        let dynamic = self.write_conf_including(&good, dynamic)?;
+        self.signal_reload().await?;
+        if !self.taken_over(session, &dynamic).await? {
+            return Err(PgError::other(format!("the server does not take over its configuration: {broken}")));
+        }
+        self.note(format!("the configuration is broken, its last good values are used instead: {broken}")).await;
+        Ok(())
+    }
+
+    async fn taken_over(&self, session: &Session, dynamic: &Dynamic) -> Result<bool> {
+        let sql = format!(
+            "select current_setting('{GENERATION}', true), current_setting('{}'), current_setting('{}')",
+            DYNAMIC_NAMES[0], DYNAMIC_NAMES[1]
+        );
+        let start = Instant::now();
+        let after = self.settings.timing.statement;
+        let mut reset = false;
+        while start.elapsed() < after {
+            let rows = session.rows(&sql, after).await?;
+            let value = |column| rows.first().and_then(|row| row.get(column)).unwrap_or_default();
+            if value(0) == dynamic.generation.to_string() {
+                if value(1) == dynamic.names && value(2) == dynamic.upstream {
+                    return Ok(true);
+                }
+                // Taken over, yet something else is in force: ALTER SYSTEM.
+                if !reset {
+                    reset = true;
+                    for name in DYNAMIC_NAMES {
+                        session.run(&format!("alter system reset {name}"), after).await?;
+                    }
+                    self.note("took back what ALTER SYSTEM had set over our own settings".to_owned()).await;
+                    self.signal_reload().await?;
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(false)
+    }
+
+    async fn configuration_errors(&self, session: &Session) -> Result<String> {
+        let sql = "select coalesce(string_agg(format('%s:%s: %s', sourcefile, sourceline, error), '; '), '') \
+                   from pg_file_settings where error is not null and error <> 'setting could not be applied'";
+        session.value(sql, self.settings.timing.statement).await
+    }
+
+    /// Keeps what the administrator's configuration says now, for the day it is broken.
+    async fn keep_good_configuration(&self, session: &Session) -> Result<()> {
+        let ours = self.run_file("postgresql.conf").display().to_string();
+        let good = self.run_file("last-good.conf");
+        let age = std::fs::metadata(&good).and_then(|found| found.modified()).ok().and_then(|time| time.elapsed().ok());
+        if age.is_some_and(|age| age < KEEP_GOOD_AGAIN_AFTER) {
+            return Ok(());
+        }
+        let sql = format!(
+            "select name, setting from pg_file_settings where error is null and sourcefile <> {} \
+             and sourcefile !~ 'postgresql.auto.conf$' order by seqno",
+            literal(&ours)
+        );
+        let rows = session.rows(&sql, self.settings.timing.statement).await?;
+        let mut text = String::new();
+        for row in &rows {
+            let _ = writeln!(text, "{} = {}", row.get(0).unwrap_or_default(), quoted(row.get(1).unwrap_or_default()));
+        }
+        files::replace(&good, text.as_bytes(), self.private())
+    }
+
+    /// Lets clients in or shuts new ones out, and sees that this is so. Clients that are connected
+    /// stay.
+    pub async fn set_clients(&self, clients: Clients) -> Result<()> {
+        let _one_at_a_time = self.changing.lock().await;
+        self.change_clients(clients).await
+    }
+
+    /// [`Context::set_clients`] for who holds `changing`.
+    pub async fn change_clients(&self, clients: Clients) -> Result<()> {
+        let generation = self.write_access(clients)?;
+        self.signal_reload().await?;
+        let start = Instant::now();
+        let after = self.settings.timing.statement;
+        let database = access::generation_database(generation);
+        while start.elapsed() < after {
+            tokio::time::sleep(LOOK).await;
+            let attempt = Session::open_as(&self.settings, AGENT_ROLE, &database, Commits::Local).await;
+            let Err(error) = attempt else { continue };
+            match error.sqlstate() {
+                // "no such database": the line that names it lets us through to there.
+                Some("3D000") => return Ok(()),
+                // "invalid authorization": still the former file.
+                Some("28000") => {}
+                _ => return Err(error),
+            }
+        }
+        Err(self.access_error(generation).await)
+    }
+
+    async fn access_error(&self, generation: u64) -> PgError {
+        let sql = "select coalesce(string_agg(format('line %s: %s', line_number, error), '; '), '') \
+                   from pg_hba_file_rules where error is not null";
+        let told = match Session::open(&self.settings, Commits::Local).await {
+            Ok(session) => session.value(sql, self.settings.timing.statement).await,
+            Err(error) => Err(error),
+        };
+        let told = told.unwrap_or_else(|error| error.in_words());
+        PgError::with_hint(
+            format!("the server does not take over its access file (generation {generation}): {told}"),
+            format!("correct {}", self.settings.files.hba.display()),
+        )
+    }
+}
+
+/// The good values are not read again at every one of several changes in a row.
+const KEEP_GOOD_AGAIN_AFTER: Duration = Duration::from_secs(60);
