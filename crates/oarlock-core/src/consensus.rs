@@ -14,7 +14,7 @@ use crate::state::State;
 use crate::time::{Mono, Span};
 use raft::eraftpb::MessageType;
 use raft::{RawNode, StateRole};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use store::Store;
 
 /// What one turn of the library wants done, in this order.
@@ -26,7 +26,8 @@ pub struct Output {
     pub replace: Option<(u64, State)>,
     /// Entries to apply: index and entry.
     pub committed: Vec<(u64, Entry)>,
-    /// The log changed: it must be saved, then [`Consensus::persisted`] called.
+    /// The log changed: it must be saved, then [`Consensus::persisted`] called with what
+    /// [`Consensus::given`] was then.
     pub persist: bool,
 }
 
@@ -52,16 +53,19 @@ pub enum ConsensusError {
     Library(String),
 }
 
-/// A ready whose entries are on their way to the disk.
+/// What the library gave out in one turn and may be said once that is on the disk.
 struct Pending {
-    ready: raft::Ready,
+    number: u64,
     after: Vec<(NodeId, Frame)>,
 }
 
 /// The library, driven by ticks and frames.
 pub struct Consensus {
     node: RawNode<Store>,
-    pending: Option<Pending>,
+    /// In order, none of them on the disk yet.
+    pending: VecDeque<Pending>,
+    /// The last turn given out.
+    given: u64,
     tick: Span,
     next_tick: Mono,
 }
@@ -104,7 +108,7 @@ impl Consensus {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&settings, Store::new(log), &logger)
             .map_err(|error| ConsensusError::Library(error.to_string()))?;
-        Ok(Consensus { node, pending: None, tick, next_tick: now + tick })
+        Ok(Consensus { node, pending: VecDeque::new(), given: 0, tick, next_tick: now + tick })
     }
 
     /// When [`Consensus::tick`] next has something to do.
@@ -184,23 +188,26 @@ impl Consensus {
     /// When a committed entry cannot be decoded: applying stops, nothing is skipped.
     pub fn turn(&mut self) -> Result<Output, ConsensusError> {
         let mut output = Output::default();
-        while self.pending.is_none() && self.node.has_ready() {
+        while self.node.has_ready() {
             self.one_ready(&mut output)?;
         }
         Ok(output)
     }
 
-    /// The log that the last [`Output::persist`] asked to save is on the disk.
-    ///
-    /// # Errors
-    /// As [`Consensus::turn`].
-    pub fn persisted(&mut self) -> Result<Output, ConsensusError> {
-        let mut output = Output::default();
-        if let Some(pending) = self.pending.take() {
-            output.send.extend(pending.after);
-            self.advance(pending.ready, &mut output)?;
+    /// The last turn given out: what [`Consensus::log`] holds now goes as far as this.
+    pub fn given(&self) -> u64 {
+        self.given
+    }
+
+    /// The log as it was after turn `number` is on the disk: the library may go on, and these
+    /// frames may leave.
+    pub fn persisted(&mut self, number: u64) -> Vec<(NodeId, Frame)> {
+        let mut send = Vec::new();
+        while let Some(pending) = self.pending.pop_front_if(|pending| pending.number <= number) {
+            send.extend(pending.after);
         }
-        Ok(output)
+        self.node.on_persist_ready(number);
+        send
     }
 
     fn one_ready(&mut self, output: &mut Output) -> Result<(), ConsensusError> {
@@ -224,29 +231,23 @@ impl Consensus {
             self.node.mut_store().set_hard(hard);
         }
         let after = frames(ready.take_persisted_messages()).collect();
-        if must_save {
-            output.persist = true;
-            self.pending = Some(Pending { ready, after });
-            return Ok(());
-        }
-        output.send.extend(after);
-        self.advance(ready, output)
-    }
-
-    fn advance(&mut self, ready: raft::Ready, output: &mut Output) -> Result<(), ConsensusError> {
-        let mut light = self.node.advance(ready);
-        if let Some(commit) = light.commit_index() {
-            self.node.mut_store().set_commit(commit);
-        }
-        output.send.extend(frames(light.take_messages()));
-        decode(light.take_committed_entries(), output)?;
+        let number = ready.number();
+        self.given = number;
+        self.node.advance_append_async(ready);
         self.node.advance_apply();
+        if must_save || !self.pending.is_empty() {
+            output.persist |= must_save;
+            self.pending.push_back(Pending { number, after });
+        } else {
+            output.send.extend(after);
+            self.node.on_persist_ready(number);
+        }
         Ok(())
     }
 
     /// Forgets entries once there are many: `state` is what they led to, up to `applied`.
     pub fn compact(&mut self, applied: u64, state: &State) {
-        if self.pending.is_none() && self.node.store().log().entries.len() > KEEP_ENTRIES {
+        if self.node.store().log().entries.len() > KEEP_ENTRIES {
             self.node.mut_store().compact(applied, state);
         }
     }

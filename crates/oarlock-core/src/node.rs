@@ -86,8 +86,8 @@ impl Default for Rules {
 struct Persisting {
     ticket: u64,
     saved: u64,
-    /// The ticket that holds what the consensus library waits for.
-    consensus: Option<u64>,
+    /// The tickets that hold what the consensus library waits for, with its number of it.
+    consensus: Vec<(u64, u64)>,
     /// Promises to give once their ticket is saved.
     promises: Vec<(u64, Promise)>,
     /// The longest lease per ticket.
@@ -355,7 +355,7 @@ impl Core {
         let Some(consensus) = &self.consensus else { return };
         persisting.ticket += 1;
         if std::mem::take(&mut persisting.wanted_by_consensus) {
-            persisting.consensus = Some(persisting.ticket);
+            persisting.consensus.push((persisting.ticket, consensus.given()));
         }
         persisting.wanted = false;
         for (ticket, _) in persisting.promises.iter_mut().filter(|(ticket, _)| *ticket == 0) {
@@ -382,10 +382,11 @@ impl Core {
                 self.persisting.leases.push((at, lease));
             }
         }
-        if self.persisting.consensus.is_some_and(|ticket| ticket <= saved) {
-            self.persisting.consensus = None;
-            if let Some(output) = self.consensus.as_mut().map(Consensus::persisted) {
-                self.take_output(output);
+        let reached = self.persisting.consensus.iter().filter(|(at, _)| *at <= saved).map(|(_, number)| *number).max();
+        self.persisting.consensus.retain(|(at, _)| *at > saved);
+        if let (Some(number), Some(consensus)) = (reached, &mut self.consensus) {
+            for (to, frame) in consensus.persisted(number) {
+                self.send(to, Message::Raft(frame));
             }
         }
         self.give_promises();

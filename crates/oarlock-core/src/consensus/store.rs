@@ -77,10 +77,6 @@ impl Store {
         self.log.commit = hard.commit.max(self.log.base_index);
     }
 
-    pub(super) fn set_commit(&mut self, commit: u64) {
-        self.log.commit = commit.max(self.log.base_index);
-    }
-
     pub(super) fn install(&mut self, snapshot: &Snapshot, state: State) {
         self.log.base_index = snapshot.index;
         self.log.base_term = snapshot.term;
