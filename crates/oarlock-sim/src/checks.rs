@@ -1,0 +1,73 @@
+//! What must hold, and what is remembered to judge it. Each rule has its own file in `invariants`.
+
+use crate::invariants::{leases, monotone_epochs, no_lost_write, witness_memory};
+use crate::world::World;
+use oarlock_core::config::Config;
+use oarlock_core::state::State;
+
+/// The memory of all checkers.
+pub struct Checks {
+    /// The first rule that was broken, in words.
+    pub broken: Option<String>,
+    /// Commands may fail and servers die by themselves.
+    pub faulty: bool,
+    /// The newest committed state that any node has applied.
+    pub truth: State,
+    /// Its index.
+    pub truth_index: u64,
+    /// For `lease_before_life`.
+    pub leases: leases::Memory,
+    /// For `no_lost_write`.
+    pub writes: no_lost_write::Memory,
+    /// For `witness_memory`.
+    pub promises: witness_memory::Memory,
+    /// For `monotone_epochs`.
+    pub epochs: monotone_epochs::Memory,
+}
+
+impl Checks {
+    /// Nothing seen yet.
+    #[must_use]
+    pub fn new(config: &Config) -> Checks {
+        Checks {
+            broken: None,
+            faulty: false,
+            truth: State::begin(config.clone()),
+            truth_index: 0,
+            leases: leases::Memory::default(),
+            writes: no_lost_write::Memory::default(),
+            promises: witness_memory::Memory::default(),
+            epochs: monotone_epochs::Memory::default(),
+        }
+    }
+}
+
+impl World {
+    /// A rule is broken: the run ends here.
+    pub fn broken(&mut self, rule: &str, text: String) {
+        if self.checks.broken.is_none() {
+            self.say(usize::MAX, || format!("BROKEN {rule}: {text}"));
+            self.checks.broken = Some(format!("{rule}: at {:.3} ms: {text}", self.now as f64 / 1000.0));
+        }
+    }
+
+    /// After each event.
+    pub fn check_always(&mut self) {
+        self.check_one_owner();
+        self.check_lease_before_life();
+    }
+
+    /// A core may have applied something.
+    pub fn check_applied(&mut self, host: usize) {
+        let Some(core) = self.hosts[host].core() else { return };
+        let index = core.applied();
+        self.check_epochs(host);
+        if index <= self.checks.truth_index {
+            return;
+        }
+        let Some(state) = self.hosts[host].core().map(|core| core.state().clone()) else { return };
+        let before = std::mem::replace(&mut self.checks.truth, state);
+        self.checks.truth_index = index;
+        self.check_set_changes(&before);
+    }
+}

@@ -1,0 +1,191 @@
+//! The command line of the simulator.
+
+use crate::run::{Plan, Verdict};
+use crate::scenario::Layout;
+use clap::Parser;
+use serde::{Deserialize, Serialize};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Runs the deterministic simulator.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask sim", bin_name = "cargo xtask sim")]
+struct Arguments {
+    /// Seeds to run, the last one included
+    #[arg(long, value_name = "A..B", default_value = "1..200", value_parser = range)]
+    seeds: (u64, u64),
+    /// One seed only
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// Machines: two servers and a witness, or four and a witness
+    #[arg(long, default_value = "two")]
+    layout: Layout,
+    /// Stop after this many minutes
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Go on after a failure and list them all
+    #[arg(long)]
+    keep_going: bool,
+    /// Print every event of the seed
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// No faults: a cluster that comes up and serves
+    #[arg(long)]
+    quiet: bool,
+    /// Threads; all cores when absent
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Go on where an earlier run of this layout ended
+    #[arg(long, conflicts_with = "seeds")]
+    resume: bool,
+}
+
+/// What is kept between runs of one layout.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Summary {
+    seeds: u64,
+    next_seed: u64,
+    simulated_hours: f64,
+    minutes: f64,
+    acknowledged: u64,
+    longest_settling_s: f64,
+    failures: Vec<(u64, String)>,
+}
+
+fn range(text: &str) -> Result<(u64, u64), String> {
+    let wrong = || format!("seeds {text:?} are not of the form A..B");
+    let (first, last) = text.split_once("..").ok_or_else(wrong)?;
+    let (first, last) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
+    if first <= last { Ok((first, last)) } else { Err(wrong()) }
+}
+
+/// Runs what the command line asks for; 1 when a rule was broken.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(seed) = arguments.seed {
+        let plan = Plan { tracing: arguments.trace, faults: !arguments.quiet, ..Plan::new(seed, arguments.layout) };
+        return one(&plan);
+    }
+    many(&arguments)
+}
+
+fn one(plan: &Plan) -> ExitCode {
+    let verdict = plan.run();
+    println!(
+        "seed {}: {} events, {:.1} s simulated, {} writes acknowledged, settled after {:.1} s",
+        plan.seed,
+        verdict.events,
+        verdict.simulated_us as f64 / 1e6,
+        verdict.acknowledged,
+        verdict.settled_us as f64 / 1e6,
+    );
+    match verdict.broken {
+        None => ExitCode::SUCCESS,
+        Some(broken) => {
+            println!("FAILED {broken}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn many(arguments: &Arguments) -> ExitCode {
+    let layout = arguments.layout;
+    let path = format!("target/sim/{layout}.json");
+    let mut summary: Summary =
+        std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let (first, last) = if arguments.resume { (summary.next_seed.max(1), u64::MAX - 1) } else { arguments.seeds };
+    let began = Instant::now();
+    let until = arguments.minutes.map(|minutes| began + Duration::from_secs(60 * minutes));
+    let next = AtomicU64::new(first);
+    let stop = AtomicU64::new(u64::MAX);
+    let shared = Mutex::new((Summary::default(), Instant::now()));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.threads.unwrap_or(cores) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let late = until.is_some_and(|until| Instant::now() >= until);
+                    if seed > last || late || seed > stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let plan = Plan { faults: !arguments.quiet, ..Plan::new(seed, layout) };
+                    let verdict = std::panic::catch_unwind(|| plan.run()).unwrap_or_else(|_| Verdict::panicked());
+                    if verdict.broken.is_some() && !arguments.keep_going {
+                        stop.fetch_min(seed, Ordering::Relaxed);
+                    }
+                    count(&shared, seed, layout, &verdict);
+                }
+            });
+        }
+    });
+    let (done, _) = shared.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    report(&done, layout, began);
+    let failed = !done.failures.is_empty();
+    summary.add(done, began.elapsed());
+    let saved = serde_json::to_string_pretty(&summary).map_err(std::io::Error::other).and_then(|text| {
+        std::fs::create_dir_all("target/sim")?;
+        std::fs::write(&path, text)
+    });
+    if let Err(error) = saved {
+        eprintln!("cannot save the summary to {path}: {error}");
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn count(shared: &Mutex<(Summary, Instant)>, seed: u64, layout: Layout, verdict: &Verdict) {
+    let mut guard = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (summary, printed) = &mut *guard;
+    summary.seeds += 1;
+    summary.next_seed = summary.next_seed.max(seed + 1);
+    summary.simulated_hours += verdict.simulated_us as f64 / 3.6e9;
+    summary.acknowledged += verdict.acknowledged;
+    summary.longest_settling_s = summary.longest_settling_s.max(verdict.settled_us as f64 / 1e6);
+    if let Some(broken) = &verdict.broken {
+        println!("seed {seed} FAILED {broken}");
+        println!("  reproduce with: cargo xtask sim --seed {seed} --layout {layout} --trace");
+        summary.failures.push((seed, broken.clone()));
+    }
+    if printed.elapsed() >= Duration::from_secs(5) {
+        *printed = Instant::now();
+        println!(
+            "{} seeds, {:.1} h simulated, {} failed",
+            summary.seeds,
+            summary.simulated_hours,
+            summary.failures.len()
+        );
+    }
+}
+
+fn report(done: &Summary, layout: Layout, began: Instant) {
+    let minutes = began.elapsed().as_secs_f64() / 60.0;
+    println!(
+        "layout {layout}: {} seeds, {} failed, {:.2} h simulated in {minutes:.2} min, {} writes acknowledged, longest settling {:.1} s",
+        done.seeds,
+        done.failures.len(),
+        done.simulated_hours,
+        done.acknowledged,
+        done.longest_settling_s,
+    );
+}
+
+impl Summary {
+    fn add(&mut self, done: Summary, took: Duration) {
+        self.seeds += done.seeds;
+        self.next_seed = self.next_seed.max(done.next_seed);
+        self.simulated_hours += done.simulated_hours;
+        self.minutes += took.as_secs_f64() / 60.0;
+        self.acknowledged += done.acknowledged;
+        self.longest_settling_s = self.longest_settling_s.max(done.longest_settling_s);
+        self.failures.extend(done.failures);
+    }
+}
+
+impl Verdict {
+    fn panicked() -> Verdict {
+        let broken = Some("panic: see above".to_owned());
+        Verdict { broken, events: 0, simulated_us: 0, acknowledged: 0, settled_us: 0 }
+    }
+}

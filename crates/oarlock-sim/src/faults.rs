@@ -1,0 +1,353 @@
+//! What goes wrong, when and for how long: each seed draws which faults are on and how often.
+
+use crate::host::name_of;
+use crate::world::{What, World};
+use oarlock_core::Event;
+use oarlock_core::config::Kind;
+use oarlock_core::ids::ResourceId;
+use oarlock_core::request::Request;
+
+/// A fault that begins or ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Draw the next one.
+    Next,
+    /// Power on.
+    PowerOn(usize),
+    /// The agent goes on.
+    Thaw(usize),
+    /// The machine goes on.
+    Resume(usize),
+    /// One direction is mended.
+    Mend(usize, usize),
+    /// The path of the databases is mended.
+    MendReplication(usize, usize),
+    /// The network is calm again.
+    Calm,
+    /// The database server goes on.
+    ThawDatabase(usize, ResourceId, u32),
+    /// The service can be started again.
+    RepairService(usize),
+    /// The address's link is back.
+    LinkUp(usize),
+    /// The disk is fast again.
+    FastDisk(usize),
+    /// The agent that could not save is started anew.
+    Respawn(usize),
+}
+
+/// Kinds of fault, for the draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// A host loses its power.
+    PowerOff,
+    /// Every host loses its power.
+    AllOff,
+    /// kill -9 of the agent.
+    AgentKill,
+    /// SIGSTOP of the agent.
+    Freeze,
+    /// The whole machine stands still.
+    Pause,
+    /// A host is cut off, in one or both directions.
+    CutHost,
+    /// One direction between two hosts is cut.
+    CutPair,
+    /// The databases cannot talk.
+    CutReplication,
+    /// Loss, duplication, delay.
+    Flaky,
+    /// kill -9 of the database.
+    DatabaseKill,
+    /// The database does nothing.
+    DatabaseFreeze,
+    /// kill -9 of the service.
+    ServiceKill,
+    /// The service cannot be started for a while.
+    ServiceBreak,
+    /// The address's link is down.
+    LinkDown,
+    /// The disk is slow.
+    SlowDisk,
+    /// The state cannot be saved.
+    SaveFails,
+    /// Both slots of the state are damaged.
+    Torn,
+    /// The administrator moves a group.
+    Move,
+    /// The administrator takes a node out of service, or back.
+    Standby,
+    /// The administrator turns maintenance on or off.
+    Maintenance,
+}
+
+/// All of them with the weight they may have.
+pub const SORTS: &[(Sort, u64)] = &[
+    (Sort::PowerOff, 4),
+    (Sort::AllOff, 1),
+    (Sort::AgentKill, 4),
+    (Sort::Freeze, 4),
+    (Sort::Pause, 2),
+    (Sort::CutHost, 4),
+    (Sort::CutPair, 4),
+    (Sort::CutReplication, 3),
+    (Sort::Flaky, 3),
+    (Sort::DatabaseKill, 4),
+    (Sort::DatabaseFreeze, 2),
+    (Sort::ServiceKill, 3),
+    (Sort::ServiceBreak, 2),
+    (Sort::LinkDown, 2),
+    (Sort::SlowDisk, 2),
+    (Sort::SaveFails, 1),
+    (Sort::Torn, 1),
+    (Sort::Move, 3),
+    (Sort::Standby, 2),
+    (Sort::Maintenance, 1),
+];
+
+/// Which faults a seed has, and how often they come.
+#[derive(Clone, Debug, Default)]
+pub struct Swarm {
+    /// Kinds and weights.
+    pub sorts: Vec<(Sort, u64)>,
+    /// Longest pause between two, in microseconds.
+    pub pause_us: u64,
+}
+
+impl Swarm {
+    /// Draws one: each kind is on with probability one half.
+    pub fn draw(rng: &mut crate::rng::Rng) -> Swarm {
+        let mut sorts: Vec<(Sort, u64)> = SORTS.iter().copied().filter(|_| rng.chance(450)).collect();
+        if sorts.is_empty() {
+            sorts.push((Sort::PowerOff, 1));
+        }
+        Swarm { sorts, pause_us: rng.within(300_000, 4_000_000) }
+    }
+}
+
+impl World {
+    /// A fault begins or ends.
+    pub fn fault(&mut self, fault: Fault) {
+        match fault {
+            Fault::Next => {
+                if self.checks.faulty {
+                    self.next_fault();
+                }
+            }
+            Fault::PowerOn(host) => self.power_on(host),
+            Fault::Thaw(host) => self.freeze(host, false),
+            Fault::Resume(host) => self.pause(host, false),
+            Fault::Mend(from, to) => self.network.mend(from, to),
+            Fault::MendReplication(a, b) => self.network.mend_replication(a, b),
+            Fault::Calm => {
+                self.network.loss_permille = 0;
+                self.network.twice_permille = 0;
+                self.network.slow_permille = 0;
+            }
+            Fault::ThawDatabase(host, resource, pid) => {
+                if let Some(server) = self.server(host, resource).filter(|server| server.pid == pid) {
+                    server.frozen_us = None;
+                }
+            }
+            Fault::RepairService(host) => self.hosts[host].broken_service = false,
+            Fault::LinkUp(host) => {
+                self.hosts[host].linked = true;
+                self.report_link(host);
+            }
+            Fault::FastDisk(host) => self.hosts[host].disk.slow_us = 0,
+            Fault::Respawn(host) => self.agent_crashes(host),
+        }
+    }
+
+    fn next_fault(&mut self) {
+        let swarm = self.swarm.clone();
+        self.soon(20_000, swarm.pause_us, What::Fault(Fault::Next));
+        let total = swarm.sorts.iter().map(|(_, weight)| weight).sum::<u64>().max(1);
+        let mut drawn = self.rng.within(0, total - 1);
+        for (sort, weight) in swarm.sorts {
+            if drawn < weight {
+                return self.strike(sort);
+            }
+            drawn -= weight;
+        }
+    }
+
+    fn ends(&mut self, low_us: u64, high_us: u64, fault: Fault) {
+        self.soon(low_us, high_us, What::Fault(fault));
+    }
+
+    /// A fault begins.
+    pub fn strike(&mut self, sort: Sort) {
+        let count = self.hosts.len();
+        let host = self.rng.within(0, count as u64 - 1) as usize;
+        let other = (host + 1 + self.rng.within(0, count as u64 - 2) as usize) % count;
+        self.say(host, || format!("FAULT {sort:?}"));
+        match sort {
+            Sort::PowerOff => {
+                self.power_off(host);
+                self.ends(300_000, 8_000_000, Fault::PowerOn(host));
+            }
+            Sort::AllOff => {
+                for host in 0..count {
+                    self.power_off(host);
+                    self.ends(300_000, 6_000_000, Fault::PowerOn(host));
+                }
+            }
+            Sort::AgentKill => self.agent_crashes(host),
+            Sort::Freeze => {
+                self.freeze(host, true);
+                self.ends(50_000, 5_000_000, Fault::Thaw(host));
+            }
+            Sort::Pause => {
+                self.pause(host, true);
+                self.ends(50_000, 5_000_000, Fault::Resume(host));
+            }
+            Sort::CutHost => self.cut_host(host),
+            Sort::CutPair => {
+                self.network.cut(host, other);
+                self.ends(50_000, 6_000_000, Fault::Mend(host, other));
+            }
+            Sort::CutReplication => {
+                self.network.cut_replication(host, other);
+                self.ends(50_000, 6_000_000, Fault::MendReplication(host, other));
+            }
+            Sort::Flaky => {
+                self.network.loss_permille = self.rng.within(0, 300);
+                self.network.twice_permille = self.rng.within(0, 200);
+                self.network.slow_permille = self.rng.within(0, 100);
+                self.ends(500_000, 5_000_000, Fault::Calm);
+            }
+            Sort::DatabaseKill | Sort::DatabaseFreeze => self.strike_database(host, sort),
+            Sort::ServiceKill | Sort::ServiceBreak => self.strike_service(host, sort),
+            Sort::LinkDown => {
+                self.hosts[host].linked = false;
+                self.report_link(host);
+                self.ends(500_000, 5_000_000, Fault::LinkUp(host));
+            }
+            Sort::SlowDisk => {
+                self.hosts[host].disk.slow_us = self.rng.within(5_000, 200_000);
+                self.ends(500_000, 5_000_000, Fault::FastDisk(host));
+            }
+            Sort::SaveFails => {
+                let life = self.hosts[host].agent_life;
+                self.tell(host, life, Event::PersistFailed { reason: "no space left on device".into() });
+                self.ends(500_000, 3_000_000, Fault::Respawn(host));
+            }
+            Sort::Torn => {
+                // One at most: a voter without its state is out until a person replaces it.
+                if self.hosts.iter().all(|host| !host.disk.torn) && self.hosts[host].disk.saved().is_some() {
+                    self.hosts[host].disk.torn = true;
+                    self.agent_crashes(host);
+                }
+            }
+            Sort::Move | Sort::Standby | Sort::Maintenance => self.strike_request(host, sort),
+        }
+    }
+
+    fn cut_host(&mut self, host: usize) {
+        let directions = self.rng.within(1, 3);
+        let until = self.rng.within(50_000, 6_000_000);
+        for other in (0..self.hosts.len()).filter(|other| *other != host) {
+            if directions & 1 != 0 {
+                self.network.cut(host, other);
+            }
+            if directions & 2 != 0 {
+                self.network.cut(other, host);
+            }
+            self.ends(until, until, Fault::Mend(host, other));
+            self.ends(until, until, Fault::Mend(other, host));
+        }
+    }
+
+    fn strike_database(&mut self, host: usize, sort: Sort) {
+        let boot = self.hosts[host].boot;
+        let Some(resource) = self.hosts[host].databases.keys().next().copied() else { return };
+        let now = self.now;
+        let Some(server) = self.server(host, resource) else { return };
+        let pid = server.pid;
+        if sort == Sort::DatabaseKill {
+            self.dies(host, boot, &name_of(resource), pid);
+        } else {
+            server.frozen_us = Some(now);
+            self.ends(200_000, 5_000_000, Fault::ThawDatabase(host, resource, pid));
+        }
+    }
+
+    fn strike_service(&mut self, host: usize, sort: Sort) {
+        let boot = self.hosts[host].boot;
+        if sort == Sort::ServiceBreak {
+            self.hosts[host].broken_service = true;
+            self.ends(500_000, 6_000_000, Fault::RepairService(host));
+        }
+        let config = self.config.clone();
+        let all = config.groups().flat_map(|(id, group)| group.resources(id).collect::<Vec<_>>());
+        for (resource, _) in all.filter(|(_, known)| known.kind == Kind::Service) {
+            let name = name_of(resource);
+            if let Some(pid) = self.hosts[host].run.processes.get(&name).copied() {
+                self.dies(host, boot, &name, pid);
+            }
+        }
+    }
+
+    fn strike_request(&mut self, host: usize, sort: Sort) {
+        let groups: Vec<_> = self.config.groups().map(|(id, group)| (id, group.nodes.clone())).collect();
+        let nodes: Vec<_> = self.hosts.iter().map(|host| host.id).collect();
+        let (on, node) = (self.rng.chance(500), self.rng.pick(&nodes));
+        let chosen = self.rng.within(0, groups.len() as u64 - 1) as usize;
+        let (group, members) = &groups[chosen];
+        let (Some(node), Some(to)) = (node, self.rng.pick(members)) else { return };
+        let request = match sort {
+            Sort::Move => Request::Move { group: *group, to },
+            Sort::Standby => Request::Standby { node, on },
+            _ => Request::Maintenance { on },
+        };
+        self.request(host, request);
+    }
+
+    /// Somebody asks a node for something.
+    pub fn request(&mut self, host: usize, request: Request) {
+        let (id, life) = (self.number(), self.hosts[host].agent_life);
+        self.tell(host, life, Event::Requested { id, request });
+    }
+
+    /// Everything is mended; what was asked for is taken back by [`World::calm_requests`].
+    pub fn heal(&mut self) {
+        self.say(usize::MAX, || "HEAL".into());
+        self.checks.faulty = false;
+        self.network.heal();
+        for host in 0..self.hosts.len() {
+            self.power_on(host);
+            self.pause(host, false);
+            self.freeze(host, false);
+            self.hosts[host].broken_service = false;
+            self.hosts[host].disk.slow_us = 0;
+            self.hosts[host].linked = true;
+            self.report_link(host);
+            for instance in self.hosts[host].databases.values_mut() {
+                if let Some(server) = &mut instance.server {
+                    server.frozen_us = None;
+                }
+            }
+            let disabled = self.core(host).is_some_and(|core| core.disabled().is_some());
+            if disabled && !self.hosts[host].disk.torn {
+                self.agent_crashes(host);
+            }
+        }
+    }
+
+    /// The administrator takes back what is still in force.
+    pub fn calm_requests(&mut self) {
+        let requests: Vec<Request> = {
+            let truth = &self.checks.truth;
+            let standby = truth.nodes.iter().filter(|(_, node)| node.standby);
+            let online = standby.map(|(node, _)| Request::Standby { node: *node, on: false });
+            online.chain(truth.maintenance.then_some(Request::Maintenance { on: false })).collect()
+        };
+        let healthy = (0..self.hosts.len()).find(|host| self.core(*host).is_some_and(|core| core.disabled().is_none()));
+        if let Some(host) = healthy {
+            for request in requests {
+                self.request(host, request);
+            }
+        }
+    }
+}

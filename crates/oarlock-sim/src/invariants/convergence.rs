@@ -1,0 +1,53 @@
+//! After everything is healed: one healthy owner, every copy in the set, everything up, and
+//! clients are served, within a bound.
+
+use crate::host::name_of;
+use crate::world::World;
+use oarlock_core::config::Kind;
+use oarlock_core::ids::GroupId;
+
+impl World {
+    /// What still is not as it should be; `None` when all is well.
+    #[must_use]
+    pub fn unsettled(&self) -> Option<String> {
+        let truth = &self.checks.truth;
+        if truth.maintenance {
+            return Some("maintenance is on".into());
+        }
+        for (id, group) in self.config.groups() {
+            let Some(owner) = truth.living_owner(id) else { return Some(format!("{} has no owner", group.name)) };
+            if let Some(node) = group.nodes.iter().find(|node| truth.node(**node).standby) {
+                return Some(format!("{node} is out of service"));
+            }
+            let host = &self.hosts[usize::from(owner.0) - 1];
+            for (resource, known) in group.resources(id) {
+                let up = match known.kind {
+                    Kind::Address => host.run.addresses.contains(&resource),
+                    Kind::Service => host.run.processes.contains_key(&name_of(resource)),
+                    Kind::ReaderAddress => self.hosts.iter().any(|host| host.run.addresses.contains(&resource)),
+                    Kind::Postgresql => {
+                        let server = host.databases.get(&resource).and_then(|instance| instance.server.as_ref());
+                        server.is_some_and(|server| server.open)
+                    }
+                };
+                if !up {
+                    return Some(format!("{} is not up on {owner}", known.name));
+                }
+            }
+            if let Some(missing) = self.missing_copy(id) {
+                return Some(missing);
+            }
+        }
+        let stale = self.clients.iter().find(|client| client.last_good_us + 200_000 < self.now);
+        stale.map(|client| format!("no write through {:?} is acknowledged", client.address))
+    }
+
+    fn missing_copy(&self, id: GroupId) -> Option<String> {
+        let group = self.config.group(id)?;
+        group.data_resource(id)?;
+        let set = &self.checks.truth.group(id)?.in_sync;
+        let able = |node: &&oarlock_core::ids::NodeId| !self.hosts[usize::from(node.0) - 1].disk.torn;
+        let missing = group.nodes.iter().filter(able).find(|node| !set.contains_key(node))?;
+        Some(format!("the copy of {missing} is not in the set"))
+    }
+}

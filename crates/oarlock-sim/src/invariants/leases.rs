@@ -1,0 +1,89 @@
+//! Lease before life: nothing exclusive runs later than the stop budget after the end of a lease,
+//! and no lease is longer than what a majority granted, counted from when it was asked for.
+
+use crate::world::World;
+use oarlock_core::config::Kind;
+use oarlock_core::ids::NodeId;
+use oarlock_core::message::Renew;
+use oarlock_core::time::Mono;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Renewals as they were sent and acknowledged.
+#[derive(Default)]
+pub struct Memory {
+    /// By incarnation and sequence number: who asked, when by its own clock, for how long, and
+    /// who acknowledged.
+    asked: BTreeMap<(u64, u64), (NodeId, Mono, u64, BTreeSet<usize>)>,
+    /// By host: latest deadline armed since its boot.
+    deadline: BTreeMap<usize, (u64, Mono)>,
+}
+
+impl Memory {
+    /// Who sent a renewal.
+    #[must_use]
+    pub fn holder_of(&self, renew: &Renew) -> Option<NodeId> {
+        self.asked.get(&(renew.incarnation, renew.sequence)).map(|(node, _, _, _)| *node)
+    }
+}
+
+impl World {
+    /// A node asks for a renewal.
+    pub fn renew_said(&mut self, host: usize, renew: &Renew) {
+        let now = self.hosts[host].clock.at(self.now);
+        let node = self.hosts[host].id;
+        let asked = &mut self.checks.leases.asked;
+        asked.entry((renew.incarnation, renew.sequence)).or_insert((node, now, renew.lease.0, BTreeSet::new()));
+        // Only the last few minutes matter.
+        if asked.len() > 4_000 {
+            let oldest = now.0.saturating_sub(60_000_000);
+            asked.retain(|_, (known, at, _, _)| *known != node || at.0 > oldest);
+        }
+    }
+
+    /// A voter acknowledges one.
+    pub fn ack_said(&mut self, host: usize, renew: &Renew) {
+        if let Some((_, _, _, by)) = self.checks.leases.asked.get_mut(&(renew.incarnation, renew.sequence)) {
+            by.insert(host);
+        }
+    }
+
+    /// A node counts on its lease until `deadline`.
+    pub fn check_deadline(&mut self, host: usize, incarnation: u64, deadline: Mono) {
+        let node = self.hosts[host].id;
+        // One's own acknowledgement is not sent.
+        let others = self.checks.truth.voters.majority() - 1;
+        let asked = self.checks.leases.asked.range((incarnation, 0)..=(incarnation, u64::MAX)).rev();
+        let mut long_enough = asked.map(|(_, asked)| asked).take_while(|(_, at, lease, _)| deadline.0 <= at.0 + lease);
+        let granted = long_enough.any(|(_, _, _, by)| by.len() >= others);
+        let boot = self.hosts[host].boot;
+        let latest = self.checks.leases.deadline.entry(host).or_insert((boot, deadline));
+        *latest = if latest.0 == boot { (boot, latest.1.max(deadline)) } else { (boot, deadline) };
+        if !granted {
+            self.broken("lease_before_life", format!("{node} counts on its lease until {deadline:?}, not granted"));
+        }
+    }
+
+    /// After each event: whatever is exclusive runs under a lease, or within the stop budget after.
+    pub fn check_lease_before_life(&mut self) {
+        let budget = self.config.timing.stop_budget;
+        for (index, host) in self.hosts.iter().enumerate() {
+            if !host.acts() || host.run.addresses.is_empty() {
+                continue;
+            }
+            let just_resumed = host.run.resumed_at_us.is_some_and(|at| self.now < at + budget.0 * 11 / 10);
+            let exclusive =
+                host.run.addresses.iter().any(|resource| {
+                    self.config.resource(*resource).is_some_and(|known| known.kind != Kind::Postgresql)
+                });
+            if just_resumed || !exclusive {
+                continue;
+            }
+            let now = host.clock.at(self.now);
+            let known = self.checks.leases.deadline.get(&index).filter(|(boot, _)| *boot == host.boot);
+            if known.is_none_or(|(_, deadline)| now > *deadline + budget) {
+                let text = format!("{} holds an address at {now:?}, its lease: {known:?}", host.id);
+                return self.broken("lease_before_life", text);
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! At any instant at most one node runs what is exclusive of a group and has no data guard.
+
+use crate::host::name_of;
+use crate::world::World;
+use oarlock_core::config::Kind;
+
+impl World {
+    /// Rule 1. A machine that was paused as a whole is silenced within the stop budget after it
+    /// goes on; until then its clock's jump is the only thing that could have told it.
+    pub fn check_one_owner(&mut self) {
+        if let Some(text) = self.two_owners() {
+            self.broken("one_owner", text);
+        }
+    }
+
+    fn two_owners(&self) -> Option<String> {
+        for (id, group) in self.config.groups() {
+            let mut first = None;
+            for (index, host) in self.hosts.iter().enumerate() {
+                let just_resumed =
+                    host.run.resumed_at_us.is_some_and(|at| self.now < at + self.config.timing.stop_budget.0 * 11 / 10);
+                if !host.acts() || just_resumed || (host.run.addresses.is_empty() && host.run.processes.is_empty()) {
+                    continue;
+                }
+                let runs = group.resources(id).any(|(resource, known)| match known.kind {
+                    Kind::Address => host.run.addresses.contains(&resource),
+                    Kind::Service => host.run.processes.contains_key(&name_of(resource)),
+                    Kind::ReaderAddress | Kind::Postgresql => false,
+                });
+                match (runs, first) {
+                    (true, Some(other)) => {
+                        let name = |host: usize| &self.config.nodes[host].name;
+                        let text = format!("{} and {} both run {}", name(other), name(index), group.name);
+                        return Some(text);
+                    }
+                    (true, None) => first = Some(index),
+                    _ => {}
+                }
+            }
+            let readers = group.resources(id).filter(|(_, known)| known.kind == Kind::ReaderAddress);
+            for (resource, _) in readers {
+                let up = self.hosts.iter().filter(|host| {
+                    let resumed = host.run.resumed_at_us;
+                    let settled = resumed.is_none_or(|at| self.now >= at + self.config.timing.stop_budget.0 * 11 / 10);
+                    host.acts() && settled && host.run.addresses.contains(&resource)
+                });
+                if up.count() > 1 {
+                    return Some(format!("two nodes hold the readers' address {resource:?}"));
+                }
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,347 @@
+//! Power, the sentinel and the programs it starts.
+
+use crate::clock::Clock;
+use crate::host::{Agent, Host, Run, name_of};
+use crate::shell::address_of;
+use crate::world::{What, World};
+use oarlock_core::config::Kind;
+use oarlock_core::event::{Boot, Held};
+use oarlock_core::ids::ResourceId;
+use oarlock_core::sentinel::{self, Act, Effect, Exit, FromSentinel, Outcome, Platform, Sentinel};
+use oarlock_core::time::Mono;
+use oarlock_core::{Core, Event};
+use std::collections::BTreeMap;
+
+impl World {
+    /// Switches a machine on.
+    pub fn power_on(&mut self, host: usize) {
+        if self.hosts[host].on {
+            return;
+        }
+        self.say(host, || "power on".into());
+        let half = self.config.timing.drift_permille * 1000 / 2;
+        let rate = self.rng.within(1_000_000 - half, 1_000_000 + half);
+        let offset = self.rng.within(1_000_000, 500_000_000);
+        let incarnation = self.rng.next() | 1;
+        let machine = &mut self.hosts[host];
+        machine.on = true;
+        machine.boot += 1;
+        machine.clock = Clock::new(self.now, offset, rate);
+        machine.run = Run { incarnation, ..Run::default() };
+        machine.sentinel = Some(Sentinel::new(Platform::default()));
+        machine.sentinel_due = None;
+        for instance in machine.databases.values_mut() {
+            instance.power_lost();
+        }
+        let boot = machine.boot;
+        self.soon(1_000, 30_000, What::Spawn { host, boot });
+    }
+
+    /// Takes the power away: everything dies in one instant, what was flushed stays.
+    pub fn power_off(&mut self, host: usize) {
+        if !self.hosts[host].on {
+            return;
+        }
+        self.say(host, || "power off".into());
+        self.agent_dies(host);
+        let machine = &mut self.hosts[host];
+        machine.on = false;
+        machine.boot += 1;
+        machine.sentinel = None;
+        machine.paused = false;
+        machine.deferred.clear();
+        machine.run = Run::default();
+        let resources: Vec<ResourceId> = machine.databases.keys().copied().collect();
+        for resource in resources {
+            self.server_gone(host, resource);
+            let World { hosts, rng, .. } = self;
+            if let Some(dir) = hosts[host].databases.get_mut(&resource).and_then(|instance| instance.dir.as_mut()) {
+                let kept = rng.within(dir.flushed as u64, dir.wal.len() as u64) as usize;
+                dir.wal.truncate(kept);
+                dir.flushed = kept;
+            }
+        }
+    }
+
+    /// The agent dies; the sentinel and what it keeps live on.
+    pub fn agent_dies(&mut self, host: usize) {
+        let World { hosts, rng, .. } = self;
+        let machine = &mut hosts[host];
+        machine.agent = None;
+        machine.agent_life += 1;
+        machine.frozen = false;
+        machine.inbox.clear();
+        machine.disk.crash(rng);
+        for instance in machine.databases.values_mut() {
+            instance.agent_died();
+        }
+    }
+
+    /// kill -9 of the agent: the sentinel starts another.
+    pub fn agent_crashes(&mut self, host: usize) {
+        if self.hosts[host].agent.is_none() {
+            return;
+        }
+        self.say(host, || "agent killed".into());
+        self.agent_dies(host);
+        self.sentinel(host, sentinel::Event::AgentGone);
+        let boot = self.hosts[host].boot;
+        self.soon(5_000, 60_000, What::Spawn { host, boot });
+    }
+
+    /// A new agent starts.
+    pub fn spawn_agent(&mut self, host: usize, boot: u64) {
+        let machine = &self.hosts[host];
+        if machine.boot != boot || machine.agent.is_some() {
+            return;
+        }
+        let Some(sentinel) = &machine.sentinel else { return };
+        let record = sentinel.record();
+        // What a lapse is still stopping has to be gone first.
+        if record.deadline_us.is_none() && record.holds_exclusive() {
+            return self.after(5_000, What::Spawn { host, boot });
+        }
+        let armed = machine.run.armed.filter(|_| record.generation > 0);
+        let held = armed.map(|(incarnation, _)| Held {
+            incarnation,
+            generation: record.generation,
+            deadline: Mono(record.deadline_us.unwrap_or(0)),
+            lapsed: record.deadline_us.is_none(),
+            floor_index: record.floor_index,
+        });
+        let generation_told = record.generation;
+        let durable = machine.disk.load();
+        self.check_loaded(host);
+        let boot_args = Boot {
+            me: self.hosts[host].id,
+            incarnation: self.hosts[host].run.incarnation,
+            held,
+            durable,
+            config: self.config.clone(),
+            seed: self.rng.next() >> 1,
+        };
+        self.say(host, || format!("agent starts, held {held:?}"));
+        let now = self.hosts[host].clock.at(self.now);
+        let core = Core::with_rules(boot_args, now, self.rules);
+        let machine = &mut self.hosts[host];
+        machine.agent_life += 1;
+        let agent = Agent { core, due: None, generation_told, asked: BTreeMap::new(), last_id: 0 };
+        machine.agent = Some(agent);
+        let life = machine.agent_life;
+        let databases: Vec<ResourceId> = machine.databases.keys().copied().collect();
+        self.drain(host);
+        self.report_link(host);
+        for resource in databases {
+            self.soon(10_000, 500_000, What::Status { host, life, resource, regular: true });
+        }
+    }
+
+    /// Tells the core whether its service addresses have a carrier.
+    pub fn report_link(&mut self, host: usize) {
+        use oarlock_core::resource::{AddressObservation, Observation};
+        let life = self.hosts[host].agent_life;
+        let up = self.hosts[host].linked;
+        let config = self.config.clone();
+        for (id, group) in config.groups() {
+            for (resource, known) in group.resources(id) {
+                if known.kind == Kind::Address {
+                    self.observed(host, life, resource, Observation::Address(AddressObservation::Link { up }));
+                }
+            }
+        }
+    }
+
+    /// Hands an event to the sentinel and does what it wants.
+    pub fn sentinel(&mut self, host: usize, event: sentinel::Event) {
+        let now = self.hosts[host].clock.at(self.now).0;
+        let Some(sentinel) = &mut self.hosts[host].sentinel else { return };
+        let effects = sentinel.handle(now, event);
+        for effect in effects {
+            self.effect(host, effect);
+        }
+        self.schedule_sentinel(host);
+    }
+
+    fn schedule_sentinel(&mut self, host: usize) {
+        // The sentinel may be late by a part of its budget; what it stops takes the rest.
+        let late = self.rng.within(0, self.config.timing.stop_budget.0 / 2);
+        let now = self.now;
+        let machine = &mut self.hosts[host];
+        let Some(at) = machine.sentinel.as_ref().and_then(Sentinel::wake_at_us) else { return };
+        let due = machine.clock.when(Mono(at)).max(now) + late;
+        if machine.sentinel_due.is_some_and(|known| known <= due && known > now) {
+            return;
+        }
+        machine.sentinel_due = Some(due);
+        let boot = machine.boot;
+        self.after(due - now, What::SentinelDue { host, boot });
+    }
+
+    /// The sentinel wakes.
+    pub fn sentinel_due(&mut self, host: usize, boot: u64) {
+        if self.hosts[host].boot == boot {
+            if self.hosts[host].sentinel_due.is_some_and(|due| due <= self.now) {
+                self.hosts[host].sentinel_due = None;
+            }
+            self.sentinel(host, sentinel::Event::Tick);
+        }
+    }
+
+    fn effect(&mut self, host: usize, effect: Effect) {
+        let boot = self.hosts[host].boot;
+        let life = self.hosts[host].agent_life;
+        match effect {
+            Effect::Save | Effect::Leave => {}
+            Effect::Reply { id, reply } => {
+                self.after(80, What::Said { host, life, what: Box::new(FromSentinel::Reply { id, reply }) });
+            }
+            Effect::Notify(notice) => {
+                self.say(host, || format!("sentinel: {notice:?}"));
+                self.after(80, What::Said { host, life, what: Box::new(FromSentinel::Notice(notice)) });
+            }
+            Effect::Act { ticket, act } => {
+                self.soon(100, 3_000, What::Act { host, boot, ticket, act: Box::new(act) });
+            }
+            Effect::Kill { name } => self.kill(host, name),
+            Effect::RemoveAddress(address) => {
+                self.soon(50, 1_000, What::AddressGoes { host, boot, address });
+            }
+            Effect::Silence { services, addresses } => {
+                self.say(host, || format!("sentinel silences {services:?} and {} addresses", addresses.len()));
+                for address in addresses {
+                    self.soon(50, 1_000, What::AddressGoes { host, boot, address });
+                }
+                for name in services {
+                    self.kill(host, name);
+                }
+            }
+            Effect::Inspect { name } => self.after(100, What::Inspected { host, boot, name }),
+        }
+    }
+
+    fn kill(&mut self, host: usize, name: String) {
+        let boot = self.hosts[host].boot;
+        let budget = self.config.timing.stop_budget.0;
+        let Some(pid) = self.hosts[host].run.processes.get(&name).copied() else { return };
+        self.soon(100, budget * 2 / 5, What::Dies { host, boot, name, pid });
+    }
+
+    /// A look at what is left of a program.
+    pub fn process_inspected(&mut self, host: usize, boot: u64, name: String) {
+        if self.hosts[host].boot != boot {
+            return;
+        }
+        let left = self.hosts[host].run.processes.get(&name).copied();
+        let remaining = left.map(|pid| sentinel::Remaining { pid, state: 'D' }).into_iter().collect();
+        self.sentinel(host, sentinel::Event::Inspected { name, remaining });
+    }
+
+    /// A program dies, whoever killed it.
+    pub fn dies(&mut self, host: usize, boot: u64, name: &str, pid: u32) {
+        if self.hosts[host].boot != boot || self.hosts[host].run.processes.get(name) != Some(&pid) {
+            return;
+        }
+        self.say(host, || format!("{name} ends"));
+        self.hosts[host].run.processes.remove(name);
+        let resource = self.hosts[host].databases.keys().copied().find(|resource| name_of(*resource) == name);
+        if let Some(resource) = resource {
+            self.server_gone(host, resource);
+        }
+        let name = name.to_owned();
+        self.sentinel(host, sentinel::Event::Exited { name: name.clone(), pid, exit: Exit::Signal(9) });
+        self.sentinel(host, sentinel::Event::Emptied { name });
+    }
+
+    /// An address is taken off its interface.
+    pub fn address_goes(&mut self, host: usize, boot: u64, address: sentinel::Address) {
+        if self.hosts[host].boot != boot {
+            return;
+        }
+        self.say(host, || format!("{} removed", address.ip));
+        self.hosts[host].run.addresses.retain(|known| address_of(*known) != address);
+        self.sentinel(host, sentinel::Event::AddressGone { address });
+    }
+
+    /// The sentinel's act takes place.
+    pub fn perform(&mut self, host: usize, boot: u64, ticket: u64, act: Act) {
+        if self.hosts[host].boot != boot {
+            return;
+        }
+        match act {
+            Act::Spawn { name, .. } => {
+                let machine = &mut self.hosts[host];
+                machine.run.last_pid += 1;
+                let pid = machine.run.last_pid;
+                machine.run.processes.insert(name.clone(), pid);
+                if let Some(resource) = machine.databases.keys().copied().find(|known| name_of(*known) == name) {
+                    machine.server_started(resource, pid);
+                }
+                let process = sentinel::Process { pid, start_ticks: self.now };
+                self.sentinel(host, sentinel::Event::Acted { ticket, outcome: Outcome::Forked(process) });
+                self.soon(100, 1_000, What::Executed { host, boot, ticket });
+            }
+            Act::AddAddress(address) => {
+                let config = self.config.clone();
+                let all = config.groups().flat_map(|(id, group)| group.resources(id).collect::<Vec<_>>());
+                let resource = all.into_iter().map(|(id, _)| id).find(|id| address_of(*id) == address);
+                self.say(host, || format!("{} added", address.ip));
+                self.hosts[host].run.addresses.extend(resource);
+                self.executed(host, boot, ticket);
+            }
+            Act::Promote { name, process, .. } => {
+                self.promotion_begins(host, &name, process.pid);
+                self.executed(host, boot, ticket);
+            }
+            Act::Signal { .. } => self.executed(host, boot, ticket),
+        }
+    }
+
+    /// An act is complete.
+    pub fn executed(&mut self, host: usize, boot: u64, ticket: u64) {
+        if self.hosts[host].boot == boot {
+            self.sentinel(host, sentinel::Event::Acted { ticket, outcome: Outcome::Done });
+        }
+    }
+
+    /// The agent stops, or goes on and finds what has piled up.
+    pub fn freeze(&mut self, host: usize, frozen: bool) {
+        if self.hosts[host].agent.is_none() || self.hosts[host].frozen == frozen {
+            return;
+        }
+        self.say(host, || if frozen { "agent frozen".into() } else { "agent goes on".into() });
+        self.hosts[host].frozen = frozen;
+        if !frozen {
+            let inbox = std::mem::take(&mut self.hosts[host].inbox);
+            for event in inbox {
+                self.handle(host, event);
+            }
+            self.handle(host, Event::Ticked);
+        }
+    }
+
+    /// The machine stands still, or goes on.
+    pub fn pause(&mut self, host: usize, paused: bool) {
+        if !self.hosts[host].on || self.hosts[host].paused == paused {
+            return;
+        }
+        self.say(host, || if paused { "machine paused".into() } else { "machine goes on".into() });
+        self.hosts[host].paused = paused;
+        if !paused {
+            self.hosts[host].run.resumed_at_us = Some(self.now);
+            let deferred = std::mem::take(&mut self.hosts[host].deferred);
+            let spread = deferred.len() as u64;
+            for (order, what) in deferred.into_iter().enumerate() {
+                self.after(order as u64 * 2_000 / spread.max(1), what);
+            }
+        }
+    }
+}
+
+impl Host {
+    /// The sentinel forked a database server.
+    pub fn server_started(&mut self, resource: ResourceId, pid: u32) {
+        if let Some(instance) = self.databases.get_mut(&resource) {
+            instance.forked(pid);
+        }
+    }
+}

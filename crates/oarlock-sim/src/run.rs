@@ -1,0 +1,134 @@
+//! One seed: a swarm of faults, then everything is healed and must come back by itself.
+
+use crate::database::Instance;
+use crate::faults::{Fault, Swarm};
+use crate::sabotage::Sabotage;
+use crate::scenario::{Layout, Variant};
+use crate::world::{What, World};
+use oarlock_core::Rules;
+use oarlock_core::config::{Failback, Kind, Timing};
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Everything random comes from it.
+    pub seed: u64,
+    /// Which machines.
+    pub layout: Layout,
+    /// Print each event.
+    pub tracing: bool,
+    /// Rules of the cores.
+    pub rules: Rules,
+    /// A broken rule of the world.
+    pub sabotage: Option<Sabotage>,
+    /// Faults at all.
+    pub faults: bool,
+}
+
+/// How it went.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The rule that was broken, in words.
+    pub broken: Option<String>,
+    /// Events handled.
+    pub events: u64,
+    /// Simulated time, in microseconds.
+    pub simulated_us: u64,
+    /// Writes acknowledged.
+    pub acknowledged: u64,
+    /// From the healing to the end of all trouble, in microseconds.
+    pub settled_us: u64,
+}
+
+/// How long everything may take to come back: the longest pause between two tries, twice, the
+/// time after which a stuck copy is replaced, and the time after which failures are forgotten.
+const BOUND_US: u64 = 90_000_000;
+
+impl Plan {
+    /// The plan of a seed with every rule in force.
+    #[must_use]
+    pub fn new(seed: u64, layout: Layout) -> Plan {
+        Plan { seed, layout, tracing: false, rules: Rules::default(), sabotage: None, faults: true }
+    }
+
+    /// A world as this plan begins it.
+    #[must_use]
+    pub fn world(&self) -> World {
+        let mut draw = crate::rng::Rng::new(self.seed ^ 0x0a71_0c4b);
+        let mut variant = Variant::plain(self.layout);
+        if self.faults {
+            variant.timing = if draw.chance(400) { Timing::FAST } else { Timing::BALANCED };
+            variant.failback = if draw.chance(300) { Failback::Auto } else { Failback::Never };
+            variant.readers = draw.chance(300);
+        }
+        let mut world = World::new(self.seed, variant);
+        world.tracing = self.tracing;
+        world.rules = self.rules;
+        world.sabotage = self.sabotage;
+        world.swarm = Swarm::draw(&mut draw);
+        let config = world.config.clone();
+        for (id, group) in config.groups() {
+            for (resource, _) in group.resources(id).filter(|(_, known)| known.kind == Kind::Postgresql) {
+                for node in &group.nodes {
+                    world.hosts[usize::from(node.0) - 1].databases.insert(resource, Instance::default());
+                }
+            }
+        }
+        for host in 0..world.hosts.len() {
+            world.soon(0, 300_000, What::Fault(Fault::PowerOn(host)));
+        }
+        world
+    }
+
+    /// Runs it to the end.
+    #[must_use]
+    pub fn run(&self) -> Verdict {
+        let mut world = self.world();
+        if self.tracing {
+            println!("seed {} layout {}: {:?}", self.seed, self.layout, world.swarm);
+            println!("{:?}", world.variant);
+        }
+        // A cluster that never was up is a dull one, but that happens too.
+        let quiet = world.rng.within(1_000_000, 6_000_000);
+        world.run_until(world.now + quiet);
+        if self.faults {
+            world.checks.faulty = true;
+            world.after(0, What::Fault(Fault::Next));
+            let faulty = world.rng.within(5_000_000, 25_000_000);
+            world.run_until(world.now + faulty);
+        }
+        let healed = world.now;
+        let settled_us = settle(&mut world, healed);
+        Verdict {
+            broken: world.checks.broken.clone(),
+            events: world.handled,
+            simulated_us: world.now,
+            acknowledged: world.clients.iter().map(|client| client.acknowledged).sum(),
+            settled_us,
+        }
+    }
+}
+
+fn settle(world: &mut World, healed: u64) -> u64 {
+    world.heal();
+    let mut good = 0;
+    let mut last = None;
+    while world.checks.broken.is_none() && world.now < healed + BOUND_US {
+        world.calm_requests();
+        world.run_until(world.now + 250_000);
+        match world.unsettled() {
+            None => good += 1,
+            Some(what) => {
+                good = 0;
+                last = Some(what);
+            }
+        }
+        // Stays so for a second and a half.
+        if good >= 6 {
+            return world.now - healed;
+        }
+    }
+    let seconds = BOUND_US / 1_000_000;
+    world.broken("convergence", format!("{seconds} s after the healing: {}", last.unwrap_or_default()));
+    world.now - healed
+}

@@ -1,0 +1,12 @@
+//! Rules of the world that a test breaks on purpose, to see a checker catch it.
+
+/// One broken rule outside the core; the core's own are in [`oarlock_core::Rules`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Addresses come up without the sentinel's check, and a lapse does not take them away.
+    UnguardedStart,
+    /// A planned move stops the primary before the standby has everything.
+    HandOverUnflushed,
+    /// A standby confirms what is not on its disk.
+    ConfirmUnflushed,
+}

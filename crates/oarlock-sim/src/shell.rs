@@ -1,0 +1,205 @@
+//! What the product's shell does: carries out a core's actions through disk, network and sentinel.
+
+use crate::host::{Asked, name_of, sentinel_guard};
+use crate::sabotage::Sabotage;
+use crate::world::{What, World};
+use oarlock_core::ids::ResourceId;
+use oarlock_core::message::Message;
+use oarlock_core::resource::{
+    AddressCommand, AddressObservation, Command, Observation, Order, ServiceCommand, ServiceObservation,
+};
+use oarlock_core::sentinel::{self, FromSentinel, Notice, Reply, Request};
+use oarlock_core::{Action, Event};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// The address a resource stands for, and back.
+#[must_use]
+pub fn address_of(resource: ResourceId) -> sentinel::Address {
+    let ip = IpAddr::V4(Ipv4Addr::new(10, 0, resource.group.0, resource.index));
+    sentinel::Address { interface: "eth0".into(), ip, prefix_bits: 24 }
+}
+
+impl World {
+    /// Carries out one action of a core.
+    pub fn act(&mut self, host: usize, action: Action) {
+        let life = self.hosts[host].agent_life;
+        match action {
+            Action::Send { to, message } => self.send(host, usize::from(to.0) - 1, message),
+            Action::Persist { ticket, durable } => {
+                let slow = self.hosts[host].disk.slow_us;
+                self.hosts[host].disk.begin(ticket, durable);
+                self.soon(100, 500 + slow, What::Saved { host, life, ticket });
+            }
+            Action::ArmLease { generation, incarnation, deadline, floor_index } => {
+                self.check_deadline(host, incarnation, deadline);
+                self.hosts[host].run.armed = Some((incarnation, generation));
+                let told = self.hosts[host].agent.as_mut().is_some_and(|agent| {
+                    let told = agent.generation_told == generation;
+                    agent.generation_told = generation;
+                    told
+                });
+                if !told {
+                    self.ask(host, Asked::Nothing, Request::NewGeneration { generation });
+                }
+                self.ask(host, Asked::Lease(generation), Request::Lease { generation, deadline_us: deadline.0 });
+                self.ask(host, Asked::Nothing, Request::Floor { applied_index: floor_index, released: None });
+            }
+            Action::Drive(order) => self.order(host, order),
+            Action::Answer { id, answer } => self.say(host, || format!("request {id}: {answer:?}")),
+            Action::Record(happening) => self.say(host, || happening.to_string()),
+            Action::AdoptConfig { generation, .. } => self.say(host, || format!("configuration {generation}")),
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize, message: Message) {
+        self.check_said(from, &message);
+        let arrivals = self.network.arrivals(&mut self.rng, from, to);
+        if self.hosts[to].agent.is_none() {
+            return;
+        }
+        for delay in arrivals {
+            self.after(delay, What::Deliver { host: to, from, message: Box::new(message.clone()) });
+        }
+    }
+
+    fn order(&mut self, host: usize, order: Order) {
+        let resource = order.resource;
+        self.say(host, || format!("{resource:?} {:?}", order.command));
+        match order.command {
+            Command::Address(AddressCommand::Raise { guard }) => {
+                let guard = (self.sabotage != Some(Sabotage::UnguardedStart)).then(|| sentinel_guard(resource, guard));
+                let request = Request::AddressUp { address: address_of(resource), guard };
+                self.ask(host, Asked::Raise(resource), request);
+            }
+            Command::Address(AddressCommand::Lower) => {
+                self.ask(host, Asked::Lower(resource), Request::AddressDown { address: address_of(resource) });
+            }
+            Command::Service(ServiceCommand::Start { guard, .. }) => {
+                let guard = Some(sentinel_guard(resource, guard));
+                let request = Request::Spawn { name: name_of(resource), command: Box::default(), guard };
+                self.ask(host, Asked::ServiceStart(resource), request);
+            }
+            Command::Service(ServiceCommand::Stop { .. }) => {
+                self.ask(host, Asked::ServiceStop(resource), Request::KillGroup { name: name_of(resource) });
+            }
+            Command::Postgresql(command) => self.database_command(host, resource, command),
+        }
+    }
+
+    /// Asks the sentinel.
+    pub fn ask(&mut self, host: usize, why: Asked, request: Request) {
+        let (boot, life) = (self.hosts[host].boot, self.hosts[host].agent_life);
+        let Some(agent) = &mut self.hosts[host].agent else { return };
+        agent.last_id += 1;
+        let id = agent.last_id;
+        agent.asked.insert(id, why);
+        // One socket: what is asked first arrives first.
+        self.after(80, What::Ask { host, boot, life, id, request: Box::new(request) });
+    }
+
+    /// A question reaches the sentinel, which knows only the agent that is connected.
+    pub fn ask_arrives(&mut self, host: usize, boot: u64, life: u64, id: u64, request: Request) {
+        if self.hosts[host].boot != boot || self.hosts[host].agent_life != life {
+            return;
+        }
+        self.sentinel(host, sentinel::Event::Request { id, request });
+    }
+
+    /// The sentinel's words reach the agent.
+    pub fn said(&mut self, host: usize, life: u64, what: FromSentinel) {
+        if self.agent(host, life).is_none() {
+            return;
+        }
+        if self.hosts[host].frozen {
+            self.after(5_000, What::Said { host, life, what: Box::new(what) });
+            return;
+        }
+        match what {
+            FromSentinel::Reply { id, reply } => self.replied(host, life, id, reply),
+            FromSentinel::Notice(Notice::Silenced { generation, .. }) => {
+                self.tell(host, life, Event::Lapsed { generation });
+            }
+            FromSentinel::Notice(Notice::Exited { name, .. }) => self.program_ended(host, life, &name),
+            FromSentinel::Notice(_) => {}
+        }
+    }
+
+    fn replied(&mut self, host: usize, life: u64, id: u64, reply: Reply) {
+        let Some(why) = self.agent(host, life).and_then(|agent| agent.asked.remove(&id)) else { return };
+        let refused = match &reply {
+            Reply::Refused(refusal) => Some(refusal.to_string()),
+            Reply::Failed { reason } => Some(reason.clone()),
+            _ => None,
+        };
+        match why {
+            Asked::Nothing => {}
+            Asked::Lease(generation) => match refused {
+                None => self.tell(host, life, Event::LeaseArmed { generation }),
+                Some(reason) => self.say(host, || format!("lease refused: {reason}")),
+            },
+            Asked::Raise(resource) => {
+                let what = match refused {
+                    None => AddressObservation::Up,
+                    Some(reason) => AddressObservation::Failed { reason },
+                };
+                self.observed(host, life, resource, Observation::Address(what));
+            }
+            Asked::Lower(resource) => {
+                self.observed(host, life, resource, Observation::Address(AddressObservation::Down));
+            }
+            Asked::ServiceStart(resource) => match (reply, refused) {
+                (Reply::Spawned { pid }, _) => {
+                    self.soon(20_000, 400_000, What::ServiceChecked { host, life, resource, pid });
+                }
+                (_, reason) => {
+                    let what = ServiceObservation::Failed { reason: reason.unwrap_or_default() };
+                    self.observed(host, life, resource, Observation::Service(what));
+                }
+            },
+            Asked::ServiceStop(resource) => {
+                self.observed(host, life, resource, Observation::Service(ServiceObservation::Stopped));
+            }
+            Asked::Database(resource, number) => self.job_answered(host, life, resource, number, &reply),
+        }
+    }
+
+    /// Tells the core of a resource.
+    pub fn observed(&mut self, host: usize, life: u64, resource: ResourceId, what: Observation) {
+        self.tell(host, life, Event::Observed { resource, what });
+    }
+
+    /// The check of a service that was started, and its regular check after that.
+    pub fn service_checked(&mut self, host: usize, life: u64, resource: ResourceId, pid: u32) {
+        let name = name_of(resource);
+        if self.agent(host, life).is_none() || self.hosts[host].run.processes.get(&name) != Some(&pid) {
+            return;
+        }
+        if self.hosts[host].frozen {
+            self.after(10_000, What::ServiceChecked { host, life, resource, pid });
+            return;
+        }
+        if self.hosts[host].broken_service {
+            let what = ServiceObservation::Failed { reason: "its start is broken".into() };
+            self.ask(host, Asked::Nothing, Request::KillGroup { name });
+            return self.observed(host, life, resource, Observation::Service(what));
+        }
+        self.observed(host, life, resource, Observation::Service(ServiceObservation::Started));
+    }
+
+    /// A program of ours ended without being told to.
+    fn program_ended(&mut self, host: usize, life: u64, name: &str) {
+        let config = self.config.clone();
+        let all = config.groups().flat_map(|(id, group)| group.resources(id).collect::<Vec<_>>());
+        let Some((resource, known)) = all.into_iter().find(|(id, _)| name_of(*id) == name) else { return };
+        if known.kind == oarlock_core::config::Kind::Postgresql {
+            return self.database_ended(host, life, resource);
+        }
+        let stopping = self
+            .agent(host, life)
+            .is_some_and(|agent| agent.asked.values().any(|asked| *asked == Asked::ServiceStop(resource)));
+        if !stopping {
+            let what = ServiceObservation::Failed { reason: "it ended by itself".into() };
+            self.observed(host, life, resource, Observation::Service(what));
+        }
+    }
+}
