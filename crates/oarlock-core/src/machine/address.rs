@@ -65,6 +65,7 @@ impl Address {
             (Failed, Some(guard)) if self.failures.retry_at().is_none_or(|at| now >= at) => {
                 (Raising, AddressCommand::Raise { guard })
             }
+            (Unknown, None) if self.failures.retry_at().is_some_and(|at| now < at) => return None,
             (Unknown | Up, None) => (Lowering, AddressCommand::Lower),
             (Up, Some(_)) | (Down | Failed, _) | (Raising | Lowering, _) => return None,
         };
@@ -79,7 +80,9 @@ impl Address {
             AddressObservation::Down => self.state = AddressState::Down,
             AddressObservation::Failed { reason } => {
                 self.failures.add(now, reason);
-                self.state = AddressState::Failed;
+                // What could not be removed may still be there.
+                let lowering = self.state == AddressState::Lowering;
+                self.state = if lowering { AddressState::Unknown } else { AddressState::Failed };
             }
             AddressObservation::Link { up } => self.linked = *up,
         }

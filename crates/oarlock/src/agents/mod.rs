@@ -1,6 +1,7 @@
 //! Resource agents: each turns the core's commands for one kind of resource into deeds, and tells
 //! what happened.
 
+pub mod address;
 pub mod launcher;
 pub mod postgresql;
 pub mod service;

@@ -1,0 +1,286 @@
+//! The address agent: raises and lowers one service address through the sentinel, tells the
+//! neighbours, and spares clients the timeouts that a moved address would cost them.
+
+use crate::config::AddressSettings;
+use crate::network::clients::{Pair, REFUSE_FOR, Refuser, list_connections, tickle};
+use crate::network::{Change, ConflictWatch, End, Interface, NetworkError, Snapshot, Watcher, announce, destroy_connections, keep_announcing};
+use crate::sentinel::SentinelHandle;
+use oarlock_core::resource::{AddressCommand, AddressObservation, Guard};
+use oarlock_core::sentinel as words;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// The sentinel answers a change of address after two netlink calls.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
+/// How often the owner looks who is connected.
+const LIST_EVERY: Duration = Duration::from_millis(250);
+
+/// Who was connected to which address, as its owner last told.
+#[derive(Clone, Debug, Default)]
+pub struct Connected(Arc<Mutex<BTreeMap<IpAddr, Vec<Pair>>>>);
+
+impl Connected {
+    /// The owner told.
+    pub fn set(&self, address: IpAddr, pairs: Vec<Pair>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(address, pairs);
+    }
+
+    fn of(&self, address: IpAddr) -> Vec<Pair> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&address).cloned().unwrap_or_default()
+    }
+}
+
+/// What an address agent tells its node.
+#[derive(Debug)]
+pub enum AddressEvent {
+    /// For the core.
+    Observed(AddressObservation),
+    /// For the other nodes: who is connected now.
+    Connections(IpAddr, Vec<Pair>),
+    /// For people.
+    Note(String),
+}
+
+/// The agent of one address.
+pub struct AddressAgent {
+    settings: AddressSettings,
+    group: String,
+    sentinel: SentinelHandle,
+    connected: Connected,
+    events: mpsc::Sender<AddressEvent>,
+    raised: Option<Interface>,
+    /// Announcing, tickling, watching for others: ends when the address is lowered.
+    work: JoinSet<()>,
+    carrier: Option<bool>,
+    listed: Vec<Pair>,
+}
+
+impl AddressAgent {
+    /// An agent that acts for `group`.
+    pub fn new(
+        settings: AddressSettings,
+        group: String,
+        sentinel: SentinelHandle,
+        connected: Connected,
+        events: mpsc::Sender<AddressEvent>,
+    ) -> AddressAgent {
+        AddressAgent {
+            settings,
+            group,
+            sentinel,
+            connected,
+            events,
+            raised: None,
+            work: JoinSet::new(),
+            carrier: None,
+            listed: Vec::new(),
+        }
+    }
+
+    /// Serves until the sender of commands is gone.
+    pub async fn serve(mut self, mut commands: mpsc::Receiver<AddressCommand>) {
+        let watcher = Watcher::open();
+        if let Err(error) = &watcher {
+            self.note(format!("cannot watch the network: {error}")).await;
+        }
+        self.look_at_link().await;
+        let mut list = tokio::time::interval(LIST_EVERY);
+        list.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(AddressCommand::Raise { guard }) => self.raise(guard).await,
+                    Some(AddressCommand::Lower) => self.lower().await,
+                    None => return,
+                },
+                changes = changes(watcher.as_ref().ok()) => self.network_changed(&changes).await,
+                _ = list.tick(), if self.raised.is_some() => self.list().await,
+            }
+        }
+    }
+
+    async fn tell(&self, what: AddressObservation) {
+        let _ = self.events.send(AddressEvent::Observed(what)).await;
+    }
+
+    async fn note(&self, text: String) {
+        let _ = self.events.send(AddressEvent::Note(text)).await;
+    }
+
+    fn find(&self, snapshot: &Snapshot) -> Result<Interface, NetworkError> {
+        let AddressSettings { address, prefix, interface, .. } = &self.settings;
+        match interface {
+            Some(name) => snapshot.interface(name).cloned(),
+            None => snapshot.interface_for(*address, *prefix).cloned(),
+        }
+    }
+
+    async fn raise(&mut self, guard: Guard) {
+        match self.try_raise(guard).await {
+            Ok(interface) => {
+                self.tell(AddressObservation::Up).await;
+                self.make_known(&interface);
+                self.raised = Some(interface);
+            }
+            Err(reason) => self.tell(AddressObservation::Failed { reason }).await,
+        }
+    }
+
+    async fn try_raise(&mut self, guard: Guard) -> Result<Interface, String> {
+        let snapshot = Snapshot::take().await.map_err(|error| in_words(&error))?;
+        let interface = self.find(&snapshot).map_err(|error| in_words(&error))?;
+        let guard = words::Guard { group: self.group.clone(), generation: guard.generation, epoch: guard.epoch };
+        let address = self.address(&interface);
+        self.ask(words::Request::AddressUp { address, guard: Some(guard) }).await?;
+        Ok(interface)
+    }
+
+    fn address(&self, interface: &Interface) -> words::Address {
+        words::Address {
+            interface: interface.name.clone(),
+            ip: self.settings.address,
+            prefix_bits: self.settings.prefix,
+        }
+    }
+
+    async fn ask(&self, request: words::Request) -> Result<(), String> {
+        match self.sentinel.request(request, ANSWER_DEADLINE).await {
+            Ok(words::Reply::Done) => Ok(()),
+            Ok(words::Reply::Refused(refusal)) => Err(refusal.to_string()),
+            Ok(words::Reply::Failed { reason }) => Err(reason),
+            Ok(other) => Err(format!("the sentinel answered with {other:?}")),
+            Err(error) => Err(in_words(&error)),
+        }
+    }
+
+    /// Neighbours first, then the clients that hang on connections to the former owner.
+    fn make_known(&mut self, interface: &Interface) {
+        let ip = self.settings.address;
+        self.work.abort_all();
+        if let Err(error) = announce(interface, ip) {
+            tracing::warn!("{}", in_words(&error));
+        }
+        let announcing = interface.clone();
+        self.work.spawn(async move {
+            let _ = keep_announcing(announcing, ip).await;
+        });
+        let pairs = self.connected.of(ip);
+        let name = interface.name.clone();
+        self.work.spawn(async move {
+            match tickle(&name, &pairs).await {
+                Ok(sent) if sent > 0 => tracing::info!(clients = pairs.len(), "reset what hung on the former owner"),
+                Ok(_) => {}
+                Err(error) => tracing::warn!("{}", in_words(&error)),
+            }
+        });
+        self.work.spawn(defend(interface.clone(), ip, self.events.clone()));
+    }
+
+    async fn lower(&mut self) {
+        self.work.abort_all();
+        let ip = self.settings.address;
+        let interface = match self.raised.take() {
+            Some(interface) => Some(interface),
+            // After a restart of the agent the sentinel may still hold it.
+            None => Snapshot::take().await.ok().and_then(|snapshot| self.find(&snapshot).ok()),
+        };
+        let Some(interface) = interface else {
+            return self.tell(AddressObservation::Down).await;
+        };
+        let refuser = Refuser::open(&interface.name, ip);
+        let reset = tokio::task::spawn_blocking(move || destroy_connections(End::Local(ip))).await;
+        if let Ok(Err(error)) = reset {
+            tracing::warn!("{}", in_words(&error));
+        }
+        match self.ask(words::Request::AddressDown { address: self.address(&interface) }).await {
+            Ok(()) => self.tell(AddressObservation::Down).await,
+            Err(reason) => self.tell(AddressObservation::Failed { reason }).await,
+        }
+        self.listed.clear();
+        match refuser {
+            Ok(refuser) => {
+                tokio::spawn(async move {
+                    let _ = refuser.run(REFUSE_FOR).await;
+                });
+            }
+            Err(error) => tracing::warn!("{}", in_words(&error)),
+        }
+    }
+
+    async fn list(&mut self) {
+        let ip = self.settings.address;
+        let Ok(pairs) = list_connections(ip) else { return };
+        if pairs != self.listed {
+            self.listed.clone_from(&pairs);
+            let _ = self.events.send(AddressEvent::Connections(ip, pairs)).await;
+        }
+    }
+
+    async fn look_at_link(&mut self) {
+        let Ok(snapshot) = Snapshot::take().await else { return };
+        let up = self.find(&snapshot).is_ok_and(|interface| interface.up && interface.carrier);
+        if self.carrier != Some(up) {
+            self.carrier = Some(up);
+            self.tell(AddressObservation::Link { up }).await;
+        }
+        if self.raised.is_some() && !snapshot.holds(self.settings.address) {
+            self.raised = None;
+            self.work.abort_all();
+            let reason = "the address was taken away by somebody else".to_owned();
+            self.tell(AddressObservation::Failed { reason }).await;
+        }
+    }
+
+    async fn network_changed(&mut self, changes: &[Change]) {
+        let before = self.carrier;
+        self.look_at_link().await;
+        let back = before == Some(false) && self.carrier == Some(true);
+        let own = |change: &Change| matches!(change, Change::Address(address) if address.ip == self.settings.address);
+        if back && !changes.iter().any(own) {
+            if let Some(interface) = self.raised.clone() {
+                self.make_known(&interface);
+            }
+        }
+    }
+}
+
+async fn changes(watcher: Option<&Watcher>) -> Vec<Change> {
+    let Some(watcher) = watcher else { return std::future::pending().await };
+    match watcher.changes().await {
+        Ok(changes) => changes,
+        Err(error) => {
+            tracing::error!("{}", in_words(&error));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            vec![Change::Lost]
+        }
+    }
+}
+
+/// Somebody else claims the address: say so, and claim it again.
+async fn defend(interface: Interface, ip: IpAddr, events: mpsc::Sender<AddressEvent>) {
+    let Ok(watch) = ConflictWatch::open(&interface) else { return };
+    while let Ok((address, mac)) = watch.next(|claimed| claimed == ip).await {
+        let text = format!("address conflict: {mac} claims {address}");
+        let _ = events.send(AddressEvent::Note(text)).await;
+        let _ = announce(&interface, ip);
+        // One line per second is enough for a duel.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// An error with its causes.
+pub fn in_words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

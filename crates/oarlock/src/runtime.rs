@@ -1,0 +1,226 @@
+//! The agent's process: a loop that hands the core one event at a time and carries out what it
+//! wants done. Nothing in the loop waits: everything slow is a task that reports back.
+
+mod actions;
+mod calls;
+mod clock;
+mod envelope;
+mod events;
+mod incarnation;
+mod lease;
+mod resources;
+mod start;
+
+pub use start::run;
+
+use crate::agents::address::Connected;
+use crate::config::Settings;
+use crate::control::{Call, Reply};
+use crate::sentinel::SentinelHandle;
+use crate::store::{Store, StoreEvent};
+use crate::transport::{Transport, TransportEvent};
+use envelope::Envelope;
+use events::EventLog;
+use oarlock_core::ids::ResourceId;
+use oarlock_core::resource::Observation;
+use oarlock_core::sentinel::Notice;
+use oarlock_core::{Core, Event};
+use resources::Resources;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// What tasks report to the loop.
+#[derive(Debug)]
+pub(crate) enum Inner {
+    /// For the core.
+    Observed(ResourceId, Observation),
+    /// The sentinel holds the lease of this generation.
+    LeaseArmed(u64),
+    /// For the other nodes.
+    Tell(Envelope),
+    /// For people.
+    Note(String),
+}
+
+/// The agent of one node.
+pub(crate) struct Node {
+    core: Core,
+    settings: Settings,
+    config_path: PathBuf,
+    run_dir: PathBuf,
+    transport: Transport,
+    store: Store,
+    sentinel: SentinelHandle,
+    leases: mpsc::UnboundedSender<lease::Step>,
+    resources: Resources,
+    connected: Connected,
+    log: EventLog,
+    calls: BTreeMap<u64, Reply>,
+    next_call: u64,
+    platform: oarlock_core::sentinel::Platform,
+    incarnation: incarnation::Kept,
+    /// Real-time scheduling, as the other nodes say of themselves.
+    realtime: BTreeMap<u8, bool>,
+    clock_offsets: BTreeMap<u8, i64>,
+    leaving: bool,
+}
+
+/// Where things come in.
+pub(crate) struct Inputs {
+    notices: mpsc::Receiver<Notice>,
+    inner: mpsc::Receiver<Inner>,
+    calls: mpsc::Receiver<Call>,
+}
+
+/// Longest sleep of the loop: what is due is due then, whatever the core said.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How often nodes tell each other what only people want to know.
+const GREETING_EVERY: Duration = Duration::from_secs(2);
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The sentinel is dead: this process becomes it.
+    SentinelGone,
+    /// Told to leave.
+    Left,
+}
+
+impl Node {
+    pub(crate) async fn serve(&mut self, mut inputs: Inputs) -> End {
+        self.drain();
+        let mut greeting = tokio::time::interval(GREETING_EVERY);
+        loop {
+            let now = clock::now();
+            let pause = Duration::from_micros(self.core.wakeup().since(now).0).min(LONGEST_SLEEP);
+            tokio::select! {
+                biased;
+                notice = inputs.notices.recv() => match notice {
+                    None => return End::SentinelGone,
+                    Some(notice) => self.noticed(notice),
+                },
+                event = self.transport.next() => self.transported(event),
+                event = self.store.next() => self.stored(event),
+                Some(inner) = inputs.inner.recv() => self.inner(inner),
+                Some(call) = inputs.calls.recv() => self.called(call),
+                _ = greeting.tick() => self.greet(),
+                () = tokio::time::sleep(pause) => self.handle(Event::Ticked),
+            }
+            if self.leaving {
+                return End::Left;
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.core.handle(clock::now(), event);
+        self.drain();
+    }
+
+    fn inner(&mut self, inner: Inner) {
+        match inner {
+            Inner::Observed(resource, what) => self.handle(Event::Observed { resource, what }),
+            Inner::LeaseArmed(generation) => self.handle(Event::LeaseArmed { generation }),
+            Inner::Tell(envelope) => self.tell_all(&envelope),
+            Inner::Note(text) => self.note(text),
+        }
+    }
+
+    fn transported(&mut self, event: TransportEvent) {
+        match event {
+            TransportEvent::Received { from, payload } => match Envelope::decode(&payload) {
+                Ok(envelope) => self.received(from, envelope),
+                Err(error) => tracing::warn!(from, %error, "a message that cannot be understood"),
+            },
+            TransportEvent::LinkChanged { peer, link, up } => {
+                let name = self.name_of(peer);
+                let state = if up { "up" } else { "down" };
+                self.note(format!("link {link} to {name} is {state}"));
+                let node = self.settings.nodes.iter().find(|node| node.id.0 == peer);
+                let index = node.and_then(|node| node.links.iter().position(|address| *address == link));
+                if let Some(link) = index.and_then(|index| u8::try_from(index).ok()) {
+                    self.handle(Event::LinkChanged { peer: oarlock_core::ids::NodeId(peer), link, up });
+                }
+            }
+            TransportEvent::SessionUp { peer } => {
+                tracing::info!(peer = self.name_of(peer), "met");
+                self.greet();
+            }
+        }
+    }
+
+    fn received(&mut self, from: u8, envelope: Envelope) {
+        match envelope {
+            Envelope::Core(message) => {
+                self.handle(Event::Received { from: oarlock_core::ids::NodeId(from), message: *message });
+            }
+            Envelope::Connections { address, pairs } => self.connected.set(address, pairs),
+            Envelope::Greeting { unix_ms, realtime } => {
+                self.realtime.insert(from, realtime);
+                let offset = i64::try_from(unix_ms).unwrap_or_default()
+                    - i64::try_from(clock::unix_ms()).unwrap_or_default();
+                self.clock_offsets.insert(from, offset);
+            }
+        }
+    }
+
+    fn stored(&mut self, event: StoreEvent) {
+        match event {
+            StoreEvent::Saved { ticket } => self.handle(Event::Persisted { ticket }),
+            StoreEvent::Failed { error, .. } => {
+                let reason = crate::agents::address::in_words(&error);
+                self.handle(Event::PersistFailed { reason });
+            }
+            StoreEvent::Stalled { for_ms } => self.note(format!("the disk has not saved our state for {for_ms} ms")),
+        }
+    }
+
+    fn noticed(&mut self, notice: Notice) {
+        match notice {
+            Notice::Exited { name, pid, exit } => self.resources.exited(&name, pid, exit),
+            Notice::Emptied { name } => self.resources.emptied(&name),
+            Notice::Lapsed { .. } => self.handle(Event::Ticked),
+            Notice::Silenced { generation, took_us } => {
+                self.note(format!("silenced in {}.{:03} ms", took_us / 1000, took_us % 1000));
+                self.handle(Event::Lapsed { generation });
+            }
+            Notice::Terminate => self.terminate(),
+            // What was missed is found out by asking; the core's own timers cover a lost lapse.
+            Notice::Missed => self.note("notices of the sentinel were lost".to_owned()),
+            Notice::Log { line } => tracing::info!(target: "sentinel", "{line}"),
+        }
+    }
+
+    fn greet(&mut self) {
+        let envelope = Envelope::Greeting { unix_ms: clock::unix_ms(), realtime: self.platform.realtime };
+        self.tell_all(&envelope);
+    }
+
+    fn tell_all(&mut self, envelope: &Envelope) {
+        let me = self.core.me().0;
+        let peers: Vec<u8> = self.settings.nodes.iter().map(|node| node.id.0).filter(|id| *id != me).collect();
+        for peer in peers {
+            self.send(peer, envelope);
+        }
+    }
+
+    fn send(&mut self, peer: u8, envelope: &Envelope) {
+        let sent = envelope.encode().map(|bytes| self.transport.send(peer, &bytes));
+        match sent {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "cannot send"),
+            Err(error) => tracing::error!(%error, "cannot encode a message"),
+        }
+    }
+
+    fn note(&mut self, text: String) {
+        self.log.add(&text);
+    }
+
+    fn name_of(&self, id: u8) -> String {
+        let node = self.settings.nodes.iter().find(|node| node.id.0 == id);
+        node.map_or_else(|| format!("n{id}"), |node| node.name.clone())
+    }
+}

@@ -1,0 +1,93 @@
+//! Carries out what the core wants done.
+
+use super::envelope::Envelope;
+use super::{Node, lease};
+use crate::control::Response;
+use oarlock_core::Action;
+use oarlock_core::config::Config;
+use oarlock_core::happening::Happening;
+use oarlock_core::ids::{GroupId, NodeId, ResourceId};
+use std::sync::Arc;
+
+impl Node {
+    /// Everything the core wants, in its order.
+    pub(super) fn drain(&mut self) {
+        while let Some(action) = self.core.action() {
+            match action {
+                Action::Send { to, message } => self.send(to.0, &Envelope::Core(Box::new(message))),
+                Action::Persist { ticket, durable } => match durable.encode() {
+                    Ok(bytes) => self.store.save(ticket, bytes),
+                    Err(error) => tracing::error!(%error, "cannot encode the state"),
+                },
+                Action::ArmLease { generation, incarnation, deadline, floor_index } => {
+                    // Before the sentinel holds the lease: an agent after us must know whose it is.
+                    match self.incarnation.keep(incarnation) {
+                        Ok(()) => {
+                            let _ = self.leases.send(lease::Step::Arm { generation, deadline, floor_index });
+                        }
+                        Err(error) => tracing::error!(%error, "cannot keep the incarnation"),
+                    }
+                }
+                Action::Drive(order) => self.resources.drive(order),
+                Action::Answer { id, answer } => {
+                    if let Some(reply) = self.calls.remove(&id) {
+                        reply.send(Response::from(answer));
+                    }
+                }
+                Action::Record(happening) => self.happened(&happening),
+                Action::AdoptConfig { generation, text } => self.adopt_config(generation, &text),
+            }
+        }
+    }
+
+    fn happened(&mut self, happening: &Happening) {
+        if let Happening::OwnerChanged { group, owner, epoch, .. } = happening
+            && *owner != Some(self.core.me())
+            && let Some(config) = self.core.state().config.group(*group)
+        {
+            let _ = self.leases.send(lease::Step::Released {
+                group: config.name.clone(),
+                epoch: epoch.saturating_sub(1),
+                floor_index: self.core.applied(),
+            });
+        }
+        let config = Arc::clone(&self.core.state().config);
+        self.log.add(&in_words(happening, &config));
+    }
+}
+
+/// A happening with names instead of numbers.
+fn in_words(happening: &Happening, config: &Config) -> String {
+    let node = |id: &NodeId| config.node_name(*id);
+    let group = |id: &GroupId| config.group(*id).map_or_else(|| format!("{id:?}"), |group| group.name.clone());
+    let resource = |id: &ResourceId| {
+        config.resource(*id).map_or_else(|| format!("{id:?}"), |resource| resource.name.clone())
+    };
+    let because = |reason: &str| if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+    match happening {
+        Happening::LeaderChanged { leader } => {
+            leader.map_or_else(|| "no leader".to_owned(), |leader| format!("leader is {}", node(&leader)))
+        }
+        Happening::NodeSilent { node: id } => format!("{} is silent", node(id)),
+        Happening::NodeHeard { node: id } => format!("{} is heard again", node(id)),
+        Happening::NodeDead { node: id, generation } => format!("{} declared dead, generation {generation}", node(id)),
+        Happening::NodeAlive { node: id, generation } => format!("{} is a member, generation {generation}", node(id)),
+        Happening::OwnerChanged { group: id, owner: Some(owner), epoch, reason } => {
+            format!("group {} owned by {}, epoch {epoch}{}", group(id), node(owner), because(reason))
+        }
+        Happening::OwnerChanged { group: id, owner: None, epoch, reason } => {
+            format!("group {} released, epoch {epoch}{}", group(id), because(reason))
+        }
+        Happening::InSyncChanged { group: id, members } => {
+            let names: Vec<String> = members.iter().map(|(id, _)| node(id)).collect();
+            format!("group {}: every acknowledged write is on {}", group(id), names.join(", "))
+        }
+        Happening::Resource { resource: id, state, reason } => {
+            format!("resource {} {state}{}", resource(id), because(reason.as_deref().unwrap_or_default()))
+        }
+        Happening::ResourceFailed { resource: id, reason, failures } => {
+            format!("resource {} failed, {failures} times lately: {reason}", resource(id))
+        }
+        other => other.to_string(),
+    }
+}
