@@ -10,6 +10,7 @@ pub mod keys;
 pub mod network;
 pub mod process;
 pub mod secrets;
+pub mod runtime;
 pub mod sentinel;
 pub mod store;
 pub mod transport;

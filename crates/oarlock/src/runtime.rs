@@ -49,7 +49,6 @@ pub(crate) struct Node {
     core: Core,
     settings: Settings,
     config_path: PathBuf,
-    run_dir: PathBuf,
     transport: Transport,
     store: Store,
     sentinel: SentinelHandle,
@@ -64,7 +63,8 @@ pub(crate) struct Node {
     /// Real-time scheduling, as the other nodes say of themselves.
     realtime: BTreeMap<u8, bool>,
     clock_offsets: BTreeMap<u8, i64>,
-    leaving: bool,
+    /// The request for the grace under which the sentinel may leave.
+    leave_call: Option<u64>,
 }
 
 /// Where things come in.
@@ -79,17 +79,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How often nodes tell each other what only people want to know.
 const GREETING_EVERY: Duration = Duration::from_secs(2);
 
-/// Why the loop ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The sentinel is dead: this process becomes it.
-    SentinelGone,
-    /// Told to leave.
-    Left,
-}
-
 impl Node {
-    pub(crate) async fn serve(&mut self, mut inputs: Inputs) -> End {
+    /// Serves until the sentinel is gone.
+    pub(crate) async fn serve(&mut self, mut inputs: Inputs) {
         self.drain();
         let mut greeting = tokio::time::interval(GREETING_EVERY);
         loop {
@@ -98,7 +90,7 @@ impl Node {
             tokio::select! {
                 biased;
                 notice = inputs.notices.recv() => match notice {
-                    None => return End::SentinelGone,
+                    None => return,
                     Some(notice) => self.noticed(notice),
                 },
                 event = self.transport.next() => self.transported(event),
@@ -107,9 +99,6 @@ impl Node {
                 Some(call) = inputs.calls.recv() => self.called(call),
                 _ = greeting.tick() => self.greet(),
                 () = tokio::time::sleep(pause) => self.handle(Event::Ticked),
-            }
-            if self.leaving {
-                return End::Left;
             }
         }
     }
@@ -159,8 +148,8 @@ impl Node {
             Envelope::Connections { address, pairs } => self.connected.set(address, pairs),
             Envelope::Greeting { unix_ms, realtime } => {
                 self.realtime.insert(from, realtime);
-                let offset = i64::try_from(unix_ms).unwrap_or_default()
-                    - i64::try_from(clock::unix_ms()).unwrap_or_default();
+                let offset =
+                    i64::try_from(unix_ms).unwrap_or_default() - i64::try_from(clock::unix_ms()).unwrap_or_default();
                 self.clock_offsets.insert(from, offset);
             }
         }

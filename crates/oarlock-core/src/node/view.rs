@@ -53,6 +53,33 @@ impl Core {
         lines
     }
 
+    /// What is known of a node: one line each.
+    pub fn explain_node(&self, node: NodeId) -> Vec<String> {
+        let known = self.state.node(node);
+        let life = match (known.generation, known.dead) {
+            (0, _) => "was never here".to_owned(),
+            (generation, true) => format!("declared dead in generation {generation}"),
+            (generation, false) => format!("a member since generation {generation}"),
+        };
+        let mut lines = vec![life];
+        if node != self.me {
+            let silent_ms = self.now.since(self.voter.silent_since(node)).as_ms();
+            lines.push(format!("last renewed its lease here {silent_ms} ms ago"));
+        }
+        if known.standby {
+            lines.push("taken out of service by the administrator".to_owned());
+        }
+        for (id, config) in self.state.config.groups().filter(|(_, config)| config.nodes.contains(&node)) {
+            let Some(group) = self.state.group(id) else { continue };
+            let text = match self.state.living_owner(id) == Some(node) {
+                true => "owned by it".to_owned(),
+                false => self.obstacle_of(id, config, group, node).unwrap_or_else(|| "could have it".to_owned()),
+            };
+            lines.push(format!("group {}: {text}", config.name));
+        }
+        lines
+    }
+
     /// Where each group would go if `node` failed now: the same planner, touching nothing.
     pub fn simulate_failure(&self, node: NodeId) -> Vec<String> {
         let mut lines = Vec::new();

@@ -3,7 +3,10 @@
 
 use crate::config::AddressSettings;
 use crate::network::clients::{Pair, REFUSE_FOR, Refuser, list_connections, tickle};
-use crate::network::{Change, ConflictWatch, End, Interface, NetworkError, Snapshot, Watcher, announce, destroy_connections, keep_announcing};
+use crate::network::{
+    Change, ConflictWatch, End, Interface, NetworkError, Snapshot, Watcher, announce, destroy_connections,
+    keep_announcing,
+};
 use crate::sentinel::SentinelHandle;
 use oarlock_core::resource::{AddressCommand, AddressObservation, Guard};
 use oarlock_core::sentinel as words;

@@ -7,6 +7,7 @@ use oarlock_core::Action;
 use oarlock_core::config::Config;
 use oarlock_core::happening::Happening;
 use oarlock_core::ids::{GroupId, NodeId, ResourceId};
+use oarlock_core::request::Answer;
 use std::sync::Arc;
 
 impl Node {
@@ -30,7 +31,9 @@ impl Node {
                 }
                 Action::Drive(order) => self.resources.drive(order),
                 Action::Answer { id, answer } => {
-                    if let Some(reply) = self.calls.remove(&id) {
+                    if self.leave_call == Some(id) {
+                        self.leave(answer == Answer::Done);
+                    } else if let Some(reply) = self.calls.remove(&id) {
                         reply.send(Response::from(answer));
                     }
                 }
@@ -60,9 +63,8 @@ impl Node {
 fn in_words(happening: &Happening, config: &Config) -> String {
     let node = |id: &NodeId| config.node_name(*id);
     let group = |id: &GroupId| config.group(*id).map_or_else(|| format!("{id:?}"), |group| group.name.clone());
-    let resource = |id: &ResourceId| {
-        config.resource(*id).map_or_else(|| format!("{id:?}"), |resource| resource.name.clone())
-    };
+    let resource =
+        |id: &ResourceId| config.resource(*id).map_or_else(|| format!("{id:?}"), |resource| resource.name.clone());
     let because = |reason: &str| if reason.is_empty() { String::new() } else { format!(" ({reason})") };
     match happening {
         Happening::LeaderChanged { leader } => {

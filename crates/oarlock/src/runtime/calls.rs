@@ -1,6 +1,6 @@
 //! Answers the control socket.
 
-use super::{Node, clock};
+use super::Node;
 use crate::config;
 use crate::control::protocol::ClockOffset;
 use crate::control::resolve::{self, Subject};
@@ -52,7 +52,7 @@ impl Node {
         let settings = match config::parse("the new configuration", &text) {
             Ok(settings) => settings,
             Err(problems) => {
-                let problems = problems.iter().map(ToString::to_string).collect();
+                let problems = problems.list().iter().map(ToString::to_string).collect();
                 return reply.send(Response::Usage { problems });
             }
         };
@@ -72,14 +72,20 @@ impl Node {
             settings.nodes.iter().map(|node| (node.id, node.name.clone(), node.witness, node.links.clone())).collect()
         };
         if new.cluster != self.settings.cluster {
-            return Some(format!("cluster name \"{}\" differs from the running \"{}\"", new.cluster, self.settings.cluster));
+            return Some(format!(
+                "cluster name \"{}\" differs from the running \"{}\"",
+                new.cluster, self.settings.cluster
+            ));
         }
         if nodes(new) != nodes(&self.settings) {
             return Some("the set of nodes cannot be changed by apply yet\n  hint: keep [[node]] as it is".to_owned());
         }
         let shape = |settings: &config::Settings| settings.core(0).groups;
         if shape(new) != shape(&self.settings)
-            && shape(new).iter().map(|group| &group.resources).ne(shape(&self.settings).iter().map(|group| &group.resources))
+            && shape(new)
+                .iter()
+                .map(|group| &group.resources)
+                .ne(shape(&self.settings).iter().map(|group| &group.resources))
         {
             return Some(
                 "resources cannot be added to, or removed from, a running group by apply yet\n  \
@@ -159,7 +165,21 @@ impl Node {
         self.note("asked to end; the services keep running".to_owned());
         let grace_ms = 10_000;
         self.next_call += 1;
-        self.leaving_since = Some(clock::now());
+        self.leave_call = Some(self.next_call);
         self.handle(Event::Requested { id: self.next_call, request: CoreRequest::Grace { grace_ms } });
+    }
+
+    /// The grace is committed (or could not be had): the sentinel may go, the services stay.
+    pub(super) fn leave(&mut self, granted: bool) {
+        self.leave_call = None;
+        let generation = self.core.holder().generation();
+        let until_us = self.core.holder().deadline().filter(|_| granted).map(|deadline| deadline.0);
+        let sentinel = self.sentinel.clone();
+        tokio::spawn(async move {
+            let request = oarlock_core::sentinel::Request::MayLeave { generation, until_us };
+            if let Err(error) = sentinel.request(request, std::time::Duration::from_secs(1)).await {
+                tracing::error!(%error, "cannot let the sentinel go");
+            }
+        });
     }
 }

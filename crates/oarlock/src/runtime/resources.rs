@@ -1,0 +1,292 @@
+//! The agents of this node's resources: made from the configuration, fed with the core's orders
+//! and the sentinel's notices.
+
+use super::Inner;
+use super::envelope::Envelope;
+use crate::agents::address::{AddressAgent, AddressEvent, Connected};
+use crate::agents::launcher::sentinel::{SentinelLauncher, exit as exit_of};
+use crate::agents::postgresql::{
+    Member, PgAgent, PgHandle, PgSecrets, PgSettings, PgTiming, ServerUser, UserFiles, debian_bin_dir,
+};
+use crate::agents::service::{Check, Http, LogFile, Probe, Run, ServiceAgent, ServiceHandle, ServiceSettings, Sql};
+use crate::agents::user::SystemUser;
+use crate::config::{self, CheckKind, PostgresqlSettings, Program, ResourceKind, Settings};
+use crate::sentinel::SentinelHandle;
+use oarlock_core::ids::{NodeId, ResourceId};
+use oarlock_core::resource::{AddressCommand, Command, Observation, Order};
+use oarlock_core::sentinel::Exit;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Reports that wait for the loop.
+const WAITING: usize = 256;
+/// The size from which the output of a service is moved aside.
+const LOG_MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What all agents need.
+pub struct Surroundings {
+    /// This node.
+    pub me: NodeId,
+    /// Its sentinel.
+    pub sentinel: SentinelHandle,
+    /// Where reports go.
+    pub inner: mpsc::Sender<Inner>,
+    /// Who is connected to which address.
+    pub connected: Connected,
+    /// Directory of the configuration; secrets are below it.
+    pub config_dir: PathBuf,
+    /// Sockets and generated files.
+    pub run_dir: PathBuf,
+    /// Output of services.
+    pub log_dir: PathBuf,
+}
+
+enum Agent {
+    Address(mpsc::Sender<AddressCommand>),
+    Postgresql(PgHandle),
+    Service(ServiceHandle),
+}
+
+/// The agents, by resource.
+pub struct Resources {
+    agents: BTreeMap<ResourceId, Agent>,
+    /// Names that the sentinel knows them by.
+    names: BTreeMap<String, ResourceId>,
+    inner: mpsc::Sender<Inner>,
+}
+
+impl Resources {
+    /// Starts an agent for each resource of this node.
+    ///
+    /// # Errors
+    /// In words, when a resource cannot be run here (no such user, no secret).
+    pub async fn start(settings: &Settings, around: &Surroundings) -> Result<Resources, String> {
+        let mut resources = Resources { agents: BTreeMap::new(), names: BTreeMap::new(), inner: around.inner.clone() };
+        for (id, resource) in settings.resources_of(around.me) {
+            let group = settings.groups.get(usize::from(id.group.0)).map_or("", |group| group.name.as_str());
+            let name = format!("{group}-{}", resource.name);
+            let launcher = SentinelLauncher::new(around.sentinel.clone(), group.to_owned());
+            let agent = match &resource.kind {
+                ResourceKind::Address(address) => {
+                    Agent::Address(start_address(id, address.clone(), group.to_owned(), around))
+                }
+                ResourceKind::Postgresql(database) => {
+                    let pg = postgresql_settings(&name, database, settings, id, around).await?;
+                    resources.names.insert(pg.task_name(), id);
+                    let (events, queue) = mpsc::channel(WAITING);
+                    forward(id, queue, around.inner.clone(), Observation::Postgresql);
+                    Agent::Postgresql(PgAgent::spawn(pg, launcher, events))
+                }
+                ResourceKind::Service(service) => {
+                    let service = service_settings(&name, service, around).await?;
+                    let (events, queue) = mpsc::channel(WAITING);
+                    forward(id, queue, around.inner.clone(), Observation::Service);
+                    Agent::Service(ServiceAgent::spawn(service, launcher, events))
+                }
+            };
+            resources.names.insert(name, id);
+            resources.agents.insert(id, agent);
+        }
+        Ok(resources)
+    }
+
+    /// Hands an order of the core to its agent.
+    pub fn drive(&self, order: Order) {
+        let taken = match (self.agents.get(&order.resource), order.command) {
+            (Some(Agent::Address(agent)), Command::Address(command)) => agent.try_send(command).is_ok(),
+            (Some(Agent::Postgresql(agent)), Command::Postgresql(command)) => agent.send(command),
+            (Some(Agent::Service(agent)), Command::Service(command)) => agent.send(command),
+            _ => false,
+        };
+        if !taken {
+            tracing::error!(resource = ?order.resource, "an order found no agent");
+        }
+    }
+
+    /// The main process of a name has ended.
+    pub fn exited(&self, name: &str, pid: u32, exit: Exit) {
+        let exit = exit_of(name.to_owned(), pid, exit);
+        match self.names.get(name).and_then(|id| self.agents.get(id)) {
+            Some(Agent::Postgresql(agent)) => agent.exited(exit),
+            Some(Agent::Service(agent)) => {
+                let agent = agent.clone();
+                tokio::spawn(async move { agent.exited(exit).await });
+            }
+            _ => {}
+        }
+    }
+
+    /// The last process of a name is gone.
+    pub fn emptied(&self, name: &str) {
+        if let Some(Agent::Service(agent)) = self.names.get(name).and_then(|id| self.agents.get(id)) {
+            let agent = agent.clone();
+            tokio::spawn(async move { agent.emptied().await });
+        }
+    }
+
+    /// A new configuration is in force. Settings of running agents are taken over when the agent
+    /// is next started.
+    pub fn reconfigure(&self, _settings: &Settings) {
+        let text = "changed settings of resources take effect when the agent is restarted".to_owned();
+        let _ = self.inner.try_send(Inner::Note(text));
+    }
+}
+
+fn start_address(
+    id: ResourceId,
+    settings: config::AddressSettings,
+    group: String,
+    around: &Surroundings,
+) -> mpsc::Sender<AddressCommand> {
+    let (commands, orders) = mpsc::channel(8);
+    let (events, mut queue) = mpsc::channel(WAITING);
+    let agent = AddressAgent::new(settings, group, around.sentinel.clone(), around.connected.clone(), events);
+    tokio::spawn(agent.serve(orders));
+    let inner = around.inner.clone();
+    tokio::spawn(async move {
+        while let Some(event) = queue.recv().await {
+            let report = match event {
+                AddressEvent::Observed(what) => Inner::Observed(id, Observation::Address(what)),
+                AddressEvent::Connections(address, pairs) => Inner::Tell(Envelope::Connections { address, pairs }),
+                AddressEvent::Note(text) => Inner::Note(text),
+            };
+            if inner.send(report).await.is_err() {
+                return;
+            }
+        }
+    });
+    commands
+}
+
+fn forward<T: Send + 'static>(
+    id: ResourceId,
+    mut queue: mpsc::Receiver<T>,
+    inner: mpsc::Sender<Inner>,
+    wrap: impl Fn(T) -> Observation + Send + 'static,
+) {
+    tokio::spawn(async move {
+        while let Some(what) = queue.recv().await {
+            if inner.send(Inner::Observed(id, wrap(what))).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+async fn user(name: &str) -> Result<SystemUser, String> {
+    SystemUser::lookup(name).await.map_err(|error| error.to_string())
+}
+
+async fn postgresql_settings(
+    name: &str,
+    settings: &PostgresqlSettings,
+    all: &Settings,
+    id: ResourceId,
+    around: &Surroundings,
+) -> Result<PgSettings, String> {
+    let owner = user(&settings.user).await?;
+    let version = u32::from(settings.version);
+    let found = UserFiles::find(version, &settings.data_dir);
+    let files = UserFiles {
+        config: settings.config_file.clone().unwrap_or(found.config),
+        hba: settings.hba_file.clone().unwrap_or(found.hba),
+        ident: found.ident,
+    };
+    let nodes = all.groups.get(usize::from(id.group.0)).map(|group| group.nodes.as_slice()).unwrap_or_default();
+    let members = nodes.iter().filter_map(|id| all.node_by_id(*id)).map(|node| Member {
+        id: node.id,
+        name: node.name.clone(),
+        links: node.links.clone(),
+        port: settings.port,
+    });
+    let timing = PgTiming { probe_deadline: settings.probe_deadline, ..PgTiming::from_cluster(&all.timing) };
+    Ok(PgSettings {
+        name: name.to_owned(),
+        version,
+        bin_dir: settings.bin_dir.clone().unwrap_or_else(|| debian_bin_dir(version)),
+        data_dir: settings.data_dir.clone(),
+        files,
+        run_dir: around.run_dir.join(name),
+        log_file: around.log_dir.join(format!("{name}.log")),
+        port: settings.port,
+        listen_addresses: settings.listen_addresses.clone(),
+        user: ServerUser { name: owner.name, uid: owner.uid, gid: owner.gid, groups: owner.groups },
+        node: around.me,
+        members: members.collect(),
+        secrets: secrets(&around.config_dir)?,
+        admin_role: "postgres".to_owned(),
+        database: "postgres".to_owned(),
+        divergent_limit_mib: settings.divergent_limit_bytes / (1024 * 1024),
+        wal_keep_mib: 512,
+        timing,
+    })
+}
+
+/// What `init` made; see `crate::enrol`.
+fn secrets(config_dir: &Path) -> Result<PgSecrets, String> {
+    let dir = config_dir.join("secrets");
+    let path = dir.join("replication");
+    let replication = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(PgSecrets {
+        replication: replication.trim().to_owned(),
+        certificate: dir.join("server.crt"),
+        key: dir.join("server.key"),
+    })
+}
+
+async fn service_settings(
+    name: &str,
+    settings: &config::ServiceSettings,
+    around: &Surroundings,
+) -> Result<ServiceSettings, String> {
+    let run = match &settings.program {
+        Program::Command(command) => Run::Supervised { command: command.clone(), stop_signal: libc::SIGTERM },
+        Program::Commands { start, stop, .. } => Run::Scripts { start: start.clone(), stop: stop.clone() },
+    };
+    let owner = user(&settings.user).await?;
+    let mut env = vec![
+        ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+        ("HOME".to_owned(), owner.home.clone()),
+        ("USER".to_owned(), owner.name.clone()),
+        ("LOGNAME".to_owned(), owner.name.clone()),
+        ("LANG".to_owned(), "C.UTF-8".to_owned()),
+    ];
+    env.extend(settings.environment.iter().cloned());
+    let mut checks = Vec::new();
+    if let Program::Commands { status, .. } = &settings.program {
+        checks.push(check(Probe::Command(status.clone()), &settings.check));
+    }
+    if let Some(kind) = &settings.check.kind {
+        checks.push(check(probe(kind)?, &settings.check));
+    }
+    Ok(ServiceSettings {
+        name: name.to_owned(),
+        run,
+        user: owner,
+        env,
+        cwd: settings.working_dir.clone(),
+        log: LogFile { file: around.log_dir.join(format!("{name}.log")), max_bytes: LOG_MAX_BYTES },
+        checks,
+        start_timeout: settings.start_timeout,
+        stop_timeout: settings.stop_timeout,
+        hooks: None,
+    })
+}
+
+fn check(probe: Probe, settings: &config::CheckSettings) -> Check {
+    let interval = settings.interval.max(Duration::from_millis(50));
+    Check { probe, interval, deadline: settings.timeout, failures: settings.failures.max(1) }
+}
+
+fn probe(kind: &CheckKind) -> Result<Probe, String> {
+    Ok(match kind {
+        CheckKind::Command(command) => Probe::Command(command.clone()),
+        CheckKind::Tcp(address) => Probe::Tcp(address.clone()),
+        CheckKind::Http(url) => Probe::Http(Http::parse(url).ok_or_else(|| format!("not a URL: {url}"))?),
+        CheckKind::Sql { connection, query } => {
+            Probe::Sql(Sql { connection: connection.clone(), query: query.clone() })
+        }
+    })
+}

@@ -1,0 +1,172 @@
+//! Brings the agent up under its sentinel.
+
+use super::events::EventLog;
+use super::resources::{Resources, Surroundings};
+use super::{Connected, Inputs, Node, clock, incarnation, lease};
+use crate::agents::address::in_words;
+use crate::cli::AgentOptions;
+use crate::config::{self, NodeSettings, Settings};
+use crate::control::{ControlServer, Operators, socket_path};
+use crate::keys::PrivateKey;
+use crate::sentinel::SentinelHandle;
+use crate::store::{self, Store};
+use crate::transport::{LinkTiming, LocalNode, Peer, Transport};
+use anyhow::{Context, anyhow};
+use oarlock_core::Core;
+use oarlock_core::durable::Durable;
+use oarlock_core::event::{Boot, Held, Loaded};
+use oarlock_core::sentinel::Welcome;
+use oarlock_core::time::Mono;
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// The sentinel answers from memory.
+const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// Reports of tasks that wait for the loop.
+const WAITING: usize = 1024;
+
+/// Runs the agent until its sentinel is gone: the caller then becomes the sentinel.
+///
+/// # Errors
+/// When it cannot start: configuration, key, store, sockets.
+pub fn run(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(8)
+        .thread_stack_size(256 * 1024)
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(options, sentinel))
+}
+
+async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> {
+    let (sentinel, notices) = SentinelHandle::new(sentinel).context("cannot use the socket to the sentinel")?;
+    let welcome = sentinel.hello(HELLO_DEADLINE).await?;
+    let settings = config::load(&options.config)?;
+    let config_dir = options.config.parent().unwrap_or(std::path::Path::new("/")).to_owned();
+    let key = PrivateKey::read(&config_dir.join("node.key"))?;
+    let me = settings
+        .node_by_key(&key.public())
+        .cloned()
+        .ok_or_else(|| anyhow!("no [[node]] of {} has the public key of this machine", options.config.display()))?;
+    let owner = store::Owner { cluster: settings.cluster.clone(), node: me.name.clone() };
+    let (store, loaded) = Store::open(&options.state_dir.join("voter"), &owner)?;
+    let mut kept = incarnation::Kept::read(&options.run_dir);
+    let boot = boot(&settings, &me, &welcome, loaded, &mut kept)?;
+
+    let transport = bind(&settings, &me, key)?;
+    let (inner, inner_queue) = mpsc::channel(WAITING);
+    let (leases, steps) = mpsc::unbounded_channel();
+    tokio::spawn(lease::tell(sentinel.clone(), steps, inner.clone()));
+    let connected = Connected::default();
+    let around = Surroundings {
+        me: me.id,
+        sentinel: sentinel.clone(),
+        inner,
+        connected: connected.clone(),
+        config_dir,
+        run_dir: options.run_dir.clone(),
+        log_dir: std::path::PathBuf::from("/var/log/oarlock"),
+    };
+    std::fs::create_dir_all(&around.log_dir).context("cannot make /var/log/oarlock")?;
+    let resources = Resources::start(&settings, &around).await.map_err(anyhow::Error::msg)?;
+    let control = ControlServer::bind(&socket_path(&options.run_dir), Operators::from_system())
+        .context("cannot open the control socket")?;
+    let (calls, call_queue) = mpsc::channel(64);
+    tokio::spawn(control.run(calls));
+
+    let mut log = EventLog::new(me.name.clone());
+    log.add(&format!("agent of {} started, version {}", me.name, env!("CARGO_PKG_VERSION")));
+    let mut node = Node {
+        core: Core::new(boot, clock::now()),
+        settings,
+        config_path: options.config.clone(),
+        transport,
+        store,
+        sentinel,
+        leases,
+        resources,
+        connected,
+        log,
+        calls: BTreeMap::new(),
+        next_call: 0,
+        platform: welcome.platform,
+        incarnation: kept,
+        realtime: BTreeMap::new(),
+        clock_offsets: BTreeMap::new(),
+        leave_call: None,
+    };
+    node.serve(Inputs { notices, inner: inner_queue, calls: call_queue }).await;
+    Ok(())
+}
+
+fn bind(settings: &Settings, me: &NodeSettings, key: PrivateKey) -> anyhow::Result<Transport> {
+    let heartbeat_ms = settings.timing.heartbeat.as_ms().max(1);
+    let timing = LinkTiming {
+        probe_ms: heartbeat_ms * 2,
+        down_after_ms: settings.timing.lease.as_ms(),
+        retry_ms: heartbeat_ms.min(20),
+    };
+    let peers = settings.nodes.iter().filter(|node| node.id != me.id).map(|node| Peer {
+        id: node.id.0,
+        name: node.name.clone(),
+        public_key: node.key,
+        links: node.links.clone(),
+    });
+    let local = LocalNode { name: me.name.clone(), private_key: key, links: me.links.clone(), port: settings.port };
+    Ok(Transport::bind(&local, &settings.cluster, peers.collect(), timing)?)
+}
+
+fn boot(
+    settings: &Settings,
+    me: &NodeSettings,
+    welcome: &Welcome,
+    loaded: store::Loaded,
+    kept: &mut incarnation::Kept,
+) -> anyhow::Result<Boot> {
+    let durable = match loaded {
+        store::Loaded::Fresh => Loaded::Fresh,
+        store::Loaded::Doubtful { reason } => Loaded::Doubtful { reason },
+        store::Loaded::Intact(bytes) => match Durable::decode(&bytes) {
+            Ok(durable) => Loaded::Intact(Box::new(durable)),
+            Err(error) => Loaded::Doubtful { reason: format!("the state is of no known form: {error}") },
+        },
+    };
+    let generation = match &durable {
+        Loaded::Intact(durable) => durable.log.state.config.generation,
+        _ => 1,
+    };
+    let random = random()?;
+    let former = kept.incarnation().filter(|_| !welcome.fresh);
+    let held = former.zip(welcome.deadline_us).map(|(incarnation, deadline_us)| Held {
+        incarnation,
+        generation: welcome.generation,
+        deadline: Mono(deadline_us),
+        lapsed: welcome.lapsed_generation >= welcome.generation,
+        floor_index: welcome.floor_index,
+    });
+    // A lease that lapsed leaves no deadline behind, but its incarnation is spent all the same.
+    let spent = former.filter(|_| held.is_none()).map(|incarnation| Held {
+        incarnation,
+        generation: welcome.generation,
+        deadline: Mono(0),
+        lapsed: true,
+        floor_index: welcome.floor_index,
+    });
+    Ok(Boot {
+        me: me.id,
+        incarnation: random.max(1),
+        held: held.or(spent),
+        durable,
+        config: settings.core(generation),
+        seed: random,
+    })
+}
+
+fn random() -> anyhow::Result<u64> {
+    let mut bytes = [0; 8];
+    crate::keys::random_bytes(&mut bytes).map_err(|error| anyhow!(in_words(&error)))?;
+    Ok(u64::from_le_bytes(bytes))
+}
