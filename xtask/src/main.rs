@@ -1,5 +1,7 @@
 //! The project's own commands: `cargo xtask help`.
 
+mod test;
+
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
@@ -21,11 +23,11 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
-    /// Run every test that needs no lab
+    /// Run every test, the lab's included
     Test {
-        /// Passed on to `cargo test`
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
+        /// Leave the lab out
+        #[arg(long)]
+        quick: bool,
     },
     /// Real processes on namespace hosts to play with
     #[command(subcommand)]
@@ -49,7 +51,7 @@ fn main() -> ExitCode {
         Task::Demo { keep } => oarlock_lab::demo::run(keep).map(|()| ExitCode::SUCCESS),
         Task::Bench(command) => oarlock_lab::bench::main(&command).map(code),
         Task::Audit => audit(),
-        Task::Test { arguments } => cargo(&["test", "--workspace"], &arguments),
+        Task::Test { quick } => test::run(quick),
         Task::Sim { arguments } => {
             cargo(&["run", "--quiet", "--release", "--package", "oarlock-sim", "--"], &arguments)
         }

@@ -1,0 +1,121 @@
+//! `cargo xtask test`: everything that must hold, one line per case, then one summary.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+/// Seeds of the simulator per layout; long ranges are run by hand (`cargo xtask sim`).
+const SEEDS: &str = "0..5000";
+/// Rows of the fault matrix that run here; the others need `cargo xtask lab matrix`.
+const ROWS: &[&str] = &["1", "2", "4", "5", "7", "20"];
+
+/// What was seen so far.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+/// Runs all steps; a failed one does not keep the others from being seen.
+///
+/// # Errors
+/// When cargo itself cannot be started.
+pub fn run(only_quick: bool) -> Result<ExitCode> {
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    let warnings = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    step(&mut tally, "format", &["fmt", "--all", "--check"], &[])?;
+    step(&mut tally, "lints", &warnings, &[])?;
+    step(&mut tally, "build", &["build", "--release", "--workspace", "--all-targets"], &[])?;
+    step(&mut tally, "unit tests", &["test", "--release", "--workspace", "--no-fail-fast"], &[])?;
+    let docs = ["doc", "--release", "--workspace", "--no-deps", "--quiet"];
+    step(&mut tally, "documentation", &docs, &[("RUSTDOCFLAGS", "-D warnings")])?;
+    for layout in ["two", "four"] {
+        let sim = ["xtask", "sim", "--seeds", SEEDS, "--layout", layout];
+        step(&mut tally, &format!("simulator, {layout} servers + witness"), &sim, &[])?;
+    }
+    if only_quick {
+        skip(&mut tally, "lab", "left out with --quick");
+    } else {
+        lab(&mut tally)?;
+    }
+    println!("\nall steps took {} s", start.elapsed().as_secs());
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn lab(tally: &mut Tally) -> Result<()> {
+    for row in ROWS {
+        let name = format!("fault matrix, row {row}");
+        step(tally, &name, &["xtask", "lab", "matrix", "--only", row, "--fresh"], &[])?;
+    }
+    step(tally, "the lab leaves nothing behind", &["xtask", "lab", "down"], &[])?;
+    println!("the other rows of the fault matrix run with: cargo xtask lab matrix");
+    Ok(())
+}
+
+fn skip(tally: &mut Tally, name: &str, reason: &str) {
+    tally.skipped += 1;
+    println!("skipped {name}: {reason}");
+}
+
+/// Runs one step of cargo, passes its lines on, and counts the tests it tells of.
+fn step(tally: &mut Tally, name: &str, arguments: &[&str], env: &[(&str, &str)]) -> Result<()> {
+    println!("\n== {name}");
+    let start = Instant::now();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut child = Command::new(cargo)
+        .args(arguments)
+        .envs(env.iter().copied())
+        .stdout(Stdio::piped())
+        .stdin(Stdio::null())
+        .spawn()
+        .context("cannot start cargo")?;
+    let lines = child.stdout.take().context("no output of cargo")?;
+    for line in BufReader::new(lines).lines() {
+        let line = line.context("cannot read the output of cargo")?;
+        count(tally, &line);
+        println!("{line}");
+    }
+    let good = child.wait().context("cannot wait for cargo")?.success();
+    let verdict = if good { "ok" } else { "FAILED" };
+    if good {
+        tally.passed += 1;
+    } else {
+        tally.failed += 1;
+    }
+    println!("{verdict}: {name}, {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// `test result: ok. 12 passed; 0 failed; 1 ignored; …`
+fn count(tally: &mut Tally, line: &str) {
+    let Some(rest) = line.strip_prefix("test result:") else { return };
+    let words: Vec<&str> = rest.split([' ', ';', '.']).filter(|word| !word.is_empty()).collect();
+    for pair in words.windows(2) {
+        let Ok(number) = pair[0].parse::<u64>() else { continue };
+        match pair[1] {
+            "passed" => tally.passed += number,
+            "failed" => tally.failed += number,
+            "ignored" => tally.skipped += number,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_of_a_test_runner_are_read() {
+        let mut tally = Tally::default();
+        count(&mut tally, "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out");
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (12, 3, 1));
+        count(&mut tally, "test a_test ... ok");
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (12, 3, 1));
+    }
+}
