@@ -1,10 +1,52 @@
 //! The `oarlock` command.
 
+use oarlock::agents::address::in_words;
+use oarlock::cli::AgentOptions;
+use oarlock::{cli, process, runtime, sentinel};
 use std::process::ExitCode;
 
+/// Exit code of an agent that could not start; see `oarlock help`.
+const INTERNAL: u8 = 5;
+
 fn main() -> ExitCode {
-    oarlock::cli::main(std::env::args_os().collect(), |_options| {
-        eprintln!("error: this build has no agent");
-        ExitCode::from(5)
+    cli::main(std::env::args_os().collect(), |options| match options.under_sentinel {
+        None => guard(&options),
+        Some(socket) => serve(&options, socket),
     })
+}
+
+/// The parent: holds the deadline, starts and ends what is exclusive.
+fn guard(options: &AgentOptions) -> ExitCode {
+    let own = sentinel::Options {
+        state_dir: options.run_dir.clone(),
+        ..sentinel::Options::new(std::env::args_os().collect())
+    };
+    match sentinel::run(&own) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {}", in_words(&error));
+            ExitCode::from(INTERNAL)
+        }
+    }
+}
+
+/// The child: decides.
+fn serve(options: &AgentOptions, socket: i32) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("OARLOCK_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    if let Err(error) = process::realtime::lock_on_fault() {
+        tracing::warn!(%error, "memory is not locked");
+    }
+    if let Err(error) = process::realtime::request_fifo(process::realtime::AGENT_PRIORITY) {
+        tracing::warn!(%error, "no real-time scheduling");
+    }
+    let served = process::inherited(socket).map_err(anyhow::Error::from).and_then(|fd| runtime::run(options, fd));
+    match served {
+        Ok(()) => {
+            let error = sentinel::become_sentinel();
+            tracing::error!(%error, "cannot become the sentinel");
+        }
+        Err(error) => tracing::error!("{error:#}"),
+    }
+    ExitCode::from(INTERNAL)
 }

@@ -7,4 +7,5 @@ pub mod realtime;
 pub(crate) mod spawn;
 mod sys;
 
+pub use sys::inherited;
 pub(crate) use sys::{Forked, bind_packet, fork, ignore_no_signals, signal_descriptor, watch};

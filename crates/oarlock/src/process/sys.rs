@@ -171,3 +171,16 @@ fn check(result: c_int) -> io::Result<()> {
 fn last_errno() -> Errno {
     Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
+
+/// Takes over a descriptor that this process was started with. Call it once for each number.
+///
+/// # Errors
+/// When there is no such descriptor.
+pub fn inherited(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl with F_GETFD only reads, and fails for a number that is not open.
+    if number < 3 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and by the command line's word it was opened for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

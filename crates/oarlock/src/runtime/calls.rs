@@ -52,8 +52,7 @@ impl Node {
         let settings = match config::parse("the new configuration", &text) {
             Ok(settings) => settings,
             Err(problems) => {
-                let problems = problems.list().iter().map(ToString::to_string).collect();
-                return reply.send(Response::Usage { problems });
+                return reply.send(Response::Usage { problems: vec![problems.to_string()] });
             }
         };
         if let Some(problem) = self.forbidden_change(&settings) {

@@ -96,7 +96,10 @@ impl Resources {
     pub fn drive(&self, order: Order) {
         let taken = match (self.agents.get(&order.resource), order.command) {
             (Some(Agent::Address(agent)), Command::Address(command)) => agent.try_send(command).is_ok(),
-            (Some(Agent::Postgresql(agent)), Command::Postgresql(command)) => agent.send(command),
+            (Some(Agent::Postgresql(agent)), Command::Postgresql(command)) => {
+                agent.send(command);
+                true
+            }
             (Some(Agent::Service(agent)), Command::Service(command)) => agent.send(command),
             _ => false,
         };
