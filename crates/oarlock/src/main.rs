@@ -1,6 +1,6 @@
 //! The `oarlock` command.
 
-use oarlock::agents::address::in_words;
+use oarlock::causes::with_causes;
 use oarlock::cli::AgentOptions;
 use oarlock::{cli, process, runtime, sentinel};
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ fn guard(options: &AgentOptions) -> ExitCode {
     match sentinel::run(&own) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", in_words(&error));
+            eprintln!("error: {}", with_causes(&error));
             ExitCode::from(INTERNAL)
         }
     }

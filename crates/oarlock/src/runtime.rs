@@ -159,7 +159,7 @@ impl Node {
         match event {
             StoreEvent::Saved { ticket } => self.handle(Event::Persisted { ticket }),
             StoreEvent::Failed { error, .. } => {
-                let reason = crate::agents::address::in_words(&error);
+                let reason = crate::causes::with_causes(&error);
                 self.handle(Event::PersistFailed { reason });
             }
             StoreEvent::Stalled { for_ms } => self.note(format!("the disk has not saved our state for {for_ms} ms")),

@@ -1,6 +1,7 @@
 //! The address agent: raises and lowers one service address through the sentinel, tells the
 //! neighbours, and spares clients the timeouts that a moved address would cost them.
 
+use crate::causes::with_causes;
 use crate::config::AddressSettings;
 use crate::network::clients::{Pair, REFUSE_FOR, Refuser, list_connections, tickle};
 use crate::network::{
@@ -135,8 +136,8 @@ impl AddressAgent {
     }
 
     async fn try_raise(&mut self, guard: Guard) -> Result<Interface, String> {
-        let snapshot = Snapshot::take().await.map_err(|error| in_words(&error))?;
-        let interface = self.find(&snapshot).map_err(|error| in_words(&error))?;
+        let snapshot = Snapshot::take().await.map_err(|error| with_causes(&error))?;
+        let interface = self.find(&snapshot).map_err(|error| with_causes(&error))?;
         let guard = words::Guard { group: self.group.clone(), generation: guard.generation, epoch: guard.epoch };
         let address = self.address(&interface);
         self.ask(words::Request::AddressUp { address, guard: Some(guard) }).await?;
@@ -157,7 +158,7 @@ impl AddressAgent {
             Ok(words::Reply::Refused(refusal)) => Err(refusal.to_string()),
             Ok(words::Reply::Failed { reason }) => Err(reason),
             Ok(other) => Err(format!("the sentinel answered with {other:?}")),
-            Err(error) => Err(in_words(&error)),
+            Err(error) => Err(with_causes(&error)),
         }
     }
 
@@ -166,7 +167,7 @@ impl AddressAgent {
         let ip = self.settings.address;
         self.work.abort_all();
         if let Err(error) = announce(interface, ip) {
-            tracing::warn!("{}", in_words(&error));
+            tracing::warn!("{}", with_causes(&error));
         }
         let announcing = interface.clone();
         self.work.spawn(async move {
@@ -178,7 +179,7 @@ impl AddressAgent {
             match tickle(&name, &pairs).await {
                 Ok(sent) if sent > 0 => tracing::info!(clients = pairs.len(), "reset what hung on the former owner"),
                 Ok(_) => {}
-                Err(error) => tracing::warn!("{}", in_words(&error)),
+                Err(error) => tracing::warn!("{}", with_causes(&error)),
             }
         });
         self.work.spawn(defend(interface.clone(), ip, self.events.clone()));
@@ -198,7 +199,7 @@ impl AddressAgent {
         let refuser = Refuser::open(&interface.name, ip);
         let reset = tokio::task::spawn_blocking(move || destroy_connections(End::Local(ip))).await;
         if let Ok(Err(error)) = reset {
-            tracing::warn!("{}", in_words(&error));
+            tracing::warn!("{}", with_causes(&error));
         }
         match self.ask(words::Request::AddressDown { address: self.address(&interface) }).await {
             Ok(()) => self.tell(AddressObservation::Down).await,
@@ -211,7 +212,7 @@ impl AddressAgent {
                     let _ = refuser.run(REFUSE_FOR).await;
                 });
             }
-            Err(error) => tracing::warn!("{}", in_words(&error)),
+            Err(error) => tracing::warn!("{}", with_causes(&error)),
         }
     }
 
@@ -257,7 +258,7 @@ async fn changes(watcher: Option<&Watcher>) -> Vec<Change> {
     match watcher.changes().await {
         Ok(changes) => changes,
         Err(error) => {
-            tracing::error!("{}", in_words(&error));
+            tracing::error!("{}", with_causes(&error));
             tokio::time::sleep(Duration::from_secs(1)).await;
             vec![Change::Lost]
         }
@@ -274,16 +275,4 @@ async fn defend(interface: Interface, ip: IpAddr, events: mpsc::Sender<AddressEv
         // One line per second is enough for a duel.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-}
-
-/// An error with its causes.
-pub fn in_words(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -73,7 +73,7 @@ async fn ask(sentinel: &SentinelHandle, request: Request) -> bool {
             false
         }
         Err(error) => {
-            tracing::error!("{}", crate::agents::address::in_words(&error));
+            tracing::error!("{}", crate::causes::with_causes(&error));
             false
         }
     }

@@ -10,7 +10,9 @@ use crate::agents::postgresql::{
 };
 use crate::agents::service::{Check, Http, LogFile, Probe, Run, ServiceAgent, ServiceHandle, ServiceSettings, Sql};
 use crate::agents::user::SystemUser;
+use crate::causes::with_causes;
 use crate::config::{self, CheckKind, PostgresqlSettings, Program, ResourceKind, Settings};
+use crate::secrets::ClusterSecrets;
 use crate::sentinel::SentinelHandle;
 use oarlock_core::ids::{NodeId, ResourceId};
 use oarlock_core::resource::{AddressCommand, Command, Observation, Order};
@@ -227,16 +229,10 @@ async fn postgresql_settings(
     })
 }
 
-/// What `init` made; see `crate::enrol`.
+/// What `init` made.
 fn secrets(config_dir: &Path) -> Result<PgSecrets, String> {
-    let dir = config_dir.join("secrets");
-    let path = dir.join("replication");
-    let replication = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(PgSecrets {
-        replication: replication.trim().to_owned(),
-        certificate: dir.join("server.crt"),
-        key: dir.join("server.key"),
-    })
+    let secrets = ClusterSecrets::load(config_dir).map_err(|error| with_causes(&error))?;
+    Ok(PgSecrets { replication: secrets.replication_password, certificate: secrets.certificate, key: secrets.key })
 }
 
 async fn service_settings(

@@ -3,7 +3,7 @@
 use super::events::EventLog;
 use super::resources::{Resources, Surroundings};
 use super::{Connected, Inputs, Node, clock, incarnation, lease};
-use crate::agents::address::in_words;
+use crate::causes::with_causes;
 use crate::cli::AgentOptions;
 use crate::config::{self, NodeSettings, Settings};
 use crate::control::{ControlServer, Operators, socket_path};
@@ -77,6 +77,7 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> 
     let (calls, call_queue) = mpsc::channel(64);
     tokio::spawn(control.run(calls));
 
+    tokio::spawn(crate::enrol::serve_invitations(options.config.clone(), me.links.clone()));
     let mut log = EventLog::new(me.name.clone());
     log.add(&format!("agent of {} started, version {}", me.name, env!("CARGO_PKG_VERSION")));
     let mut node = Node {
@@ -167,6 +168,6 @@ fn boot(
 
 fn random() -> anyhow::Result<u64> {
     let mut bytes = [0; 8];
-    crate::keys::random_bytes(&mut bytes).map_err(|error| anyhow!(in_words(&error)))?;
+    crate::keys::random_bytes(&mut bytes).map_err(|error| anyhow!(with_causes(&error)))?;
     Ok(u64::from_le_bytes(bytes))
 }
