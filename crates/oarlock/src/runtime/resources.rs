@@ -6,7 +6,7 @@ use super::envelope::Envelope;
 use crate::agents::address::{AddressAgent, AddressEvent, Connected};
 use crate::agents::launcher::sentinel::{SentinelLauncher, exit as exit_of};
 use crate::agents::postgresql::{
-    Member, PgAgent, PgHandle, PgSecrets, PgSettings, PgTiming, ServerUser, UserFiles, debian_bin_dir,
+    Member, PgAgent, PgHandle, PgSettings, PgTiming, ServerUser, UserFiles, debian_bin_dir,
 };
 use crate::agents::service::{Check, Http, LogFile, Probe, Run, ServiceAgent, ServiceHandle, ServiceSettings, Sql};
 use crate::agents::user::SystemUser;
@@ -18,7 +18,7 @@ use oarlock_core::ids::{NodeId, ResourceId};
 use oarlock_core::resource::{AddressCommand, Command, Observation, Order};
 use oarlock_core::sentinel::Exit;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -220,19 +220,13 @@ async fn postgresql_settings(
         user: ServerUser { name: owner.name, uid: owner.uid, gid: owner.gid, groups: owner.groups },
         node: around.me,
         members: members.collect(),
-        secrets: secrets(&around.config_dir)?,
+        secrets: ClusterSecrets::load(&around.config_dir).map_err(|error| with_causes(&error))?,
         admin_role: "postgres".to_owned(),
         database: "postgres".to_owned(),
         divergent_limit_mib: settings.divergent_limit_bytes / (1024 * 1024),
         wal_keep_mib: 512,
         timing,
     })
-}
-
-/// What `init` made.
-fn secrets(config_dir: &Path) -> Result<PgSecrets, String> {
-    let secrets = ClusterSecrets::load(config_dir).map_err(|error| with_causes(&error))?;
-    Ok(PgSecrets { replication: secrets.replication_password, certificate: secrets.certificate, key: secrets.key })
 }
 
 async fn service_settings(
