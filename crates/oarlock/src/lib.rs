@@ -9,6 +9,7 @@ pub mod enrol;
 pub mod keys;
 pub mod network;
 pub mod process;
+pub mod profiles;
 pub mod runtime;
 pub mod secrets;
 pub mod sentinel;

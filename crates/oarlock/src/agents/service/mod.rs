@@ -7,6 +7,7 @@
 
 mod agent;
 mod command;
+mod configured;
 mod log;
 mod monitor;
 mod probe;
@@ -14,6 +15,7 @@ mod probe;
 mod tests;
 
 pub use command::{Outcome, run};
+pub(crate) use probe::describe;
 pub use probe::{Custom, Http, Probe, Sql};
 
 use super::launcher::{Exit, Launcher};

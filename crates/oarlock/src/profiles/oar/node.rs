@@ -1,0 +1,162 @@
+//! Asking compute nodes which jobs run there, over OAR's own ssh.
+
+use super::decide::{JobId, Oarexec};
+use crate::agents::service::run;
+use crate::agents::user::SystemUser;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// How long one node may take; ssh itself gives up a little earlier.
+const DEADLINE: Duration = Duration::from_secs(8);
+/// How many nodes are asked at once.
+const AT_ONCE: usize = 16;
+
+/// Run by the shell of the user `oar` on the node. OAR starts a job there as `perl - JOB OAREXEC`;
+/// the first `grep` finds such processes (and not itself: the pattern is not the word). The last
+/// line tells a complete answer from a broken one.
+const QUESTION: &str = "for f in $(grep -lszx '[O]AREXEC' /proc/[0-9]*/cmdline); do tr '\\0' ' ' < $f; echo; done; \
+    echo up $(cut -d. -f1 /proc/uptime); echo complete";
+
+/// What a node said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// Jobs whose first process is there.
+    jobs: BTreeSet<JobId>,
+    /// For how long the node has been up, in seconds.
+    up_s: i64,
+}
+
+/// What each node said, or why it did not.
+pub(super) type Answers = BTreeMap<String, Result<Answer, String>>;
+
+/// Asks all `nodes`, several at once.
+pub(super) async fn ask(nodes: BTreeSet<String>, ssh: &[String], user: &SystemUser) -> Answers {
+    let (mut waiting, mut asked, mut answers) = (nodes.into_iter(), JoinSet::new(), Answers::new());
+    loop {
+        while asked.len() < AT_ONCE
+            && let Some(node) = waiting.next()
+        {
+            let (argv, user) = (command(ssh, &node), user.clone());
+            asked.spawn(async move {
+                let answer = match &argv {
+                    Some(argv) => ask_one(argv, &user).await,
+                    None => Err("its name cannot be given to ssh".to_owned()),
+                };
+                (node, answer)
+            });
+        }
+        match asked.join_next().await {
+            Some(Ok((node, answer))) => answers.insert(node, answer),
+            Some(Err(_)) => continue,
+            None => return answers,
+        };
+    }
+}
+
+/// What is known of the first process of `job`, launched `launching_s` seconds ago, on its node.
+pub(super) fn oarexec(answers: &Answers, node: &str, job: JobId, launching_s: Option<i64>) -> Oarexec {
+    match answers.get(node) {
+        None => Oarexec::Unknown { reason: format!("{node} was not asked") },
+        Some(Err(reason)) => Oarexec::Unknown { reason: format!("{node}: {reason}") },
+        Some(Ok(answer)) if answer.jobs.contains(&job) => Oarexec::Running,
+        // Where the log does not say since when, a node that restarted cannot be ruled out.
+        Some(Ok(answer)) if launching_s.is_some_and(|launching_s| answer.up_s > launching_s) => Oarexec::Absent,
+        Some(Ok(_)) => Oarexec::NodeRestarted,
+    }
+}
+
+async fn ask_one(argv: &[String], user: &SystemUser) -> Result<Answer, String> {
+    let outcome = run(argv, user, &[], DEADLINE).await?;
+    // The exit code is not looked at: what counts is that the answer is complete.
+    parse(&outcome.output).ok_or_else(|| match outcome.check("ssh") {
+        Err(reason) => reason,
+        Ok(()) => "its answer makes no sense".to_owned(),
+    })
+}
+
+/// `None` for a node name that ssh would take for something else.
+fn command(ssh: &[String], node: &str) -> Option<Vec<String>> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
+    if node.is_empty() || node.starts_with('-') || !node.bytes().all(good) || ssh.is_empty() {
+        return None;
+    }
+    let options = ["-x", "-T", "-oBatchMode=yes", "-oConnectTimeout=5", node, QUESTION];
+    Some(ssh.iter().cloned().chain(options.map(str::to_owned)).collect())
+}
+
+fn parse(output: &str) -> Option<Answer> {
+    let mut lines = output.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    lines.next().filter(|line| *line == "complete")?;
+    let up_s = lines.next()?.strip_prefix("up ")?.parse().ok()?;
+    let jobs = lines.filter_map(|line| {
+        let mut words = line.split_whitespace().rev().skip_while(|word| *word != "OAREXEC").skip(1);
+        words.next()?.parse().ok()
+    });
+    Some(Answer { jobs: jobs.collect(), up_s })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read() {
+        let answer = parse("perl - 43 OAREXEC \nperl - 7 OAREXEC \nup 3600\ncomplete\n").unwrap();
+        assert_eq!(answer, Answer { jobs: BTreeSet::from([43, 7]), up_s: 3600 });
+        assert_eq!(parse("up 5\ncomplete").unwrap().jobs, BTreeSet::new());
+        for broken in ["", "complete", "up 5", "perl - 43 OAREXEC \nup 5\n", "up x\ncomplete"] {
+            assert_eq!(parse(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn absence_needs_a_node_that_was_up_all_the_time() {
+        let answer = Answer { jobs: BTreeSet::from([7]), up_s: 100 };
+        let answers = Answers::from([("n1".into(), Ok(answer)), ("n2".into(), Err("no route".into()))]);
+        assert_eq!(oarexec(&answers, "n1", 7, Some(10)), Oarexec::Running);
+        assert_eq!(oarexec(&answers, "n1", 8, Some(10)), Oarexec::Absent);
+        assert_eq!(oarexec(&answers, "n1", 8, Some(100)), Oarexec::NodeRestarted);
+        assert_eq!(oarexec(&answers, "n1", 8, None), Oarexec::NodeRestarted);
+        let reason = "n2: no route".to_owned();
+        assert_eq!(oarexec(&answers, "n2", 8, Some(10)), Oarexec::Unknown { reason });
+        assert!(matches!(oarexec(&answers, "n3", 8, Some(10)), Oarexec::Unknown { .. }));
+    }
+
+    #[test]
+    fn a_node_name_cannot_become_an_option() {
+        let ssh = ["ssh".to_owned()];
+        assert_eq!(command(&ssh, "node1").unwrap()[5], "node1");
+        for bad in ["-oProxyCommand=x", "", "a b", "a;b", "$(x)"] {
+            assert_eq!(command(&ssh, bad), None, "{bad}");
+        }
+        assert_eq!(command(&[], "node1"), None);
+    }
+
+    /// The question itself, asked of a shell on this machine in place of a node.
+    #[tokio::test]
+    async fn the_question_finds_a_first_process_and_not_itself() {
+        let user = SystemUser::lookup("root").await.unwrap();
+        let mut first = tokio::process::Command::new("sh")
+            .args(["-c", "read line", "-", "98765", "OAREXEC"])
+            .stdin(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let shell = ["sh", "-c", QUESTION].map(str::to_owned);
+        let answer = ask_one(&shell, &user).await.unwrap();
+        assert!(answer.jobs.contains(&98765), "{answer:?}");
+        assert!(answer.up_s > 0);
+        first.kill().await.unwrap();
+        assert!(!ask_one(&shell, &user).await.unwrap().jobs.contains(&98765));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_cannot_be_asked_says_why() {
+        let user = SystemUser::lookup("root").await.unwrap();
+        let ssh = ["sh", "-c", "echo no route >&2; exit 255"].map(str::to_owned);
+        let answers = ask(BTreeSet::from(["n1".into(), "n2".into()]), &ssh, &user).await;
+        let reason = || Err("ssh ended with exit code 255: no route".to_owned());
+        assert_eq!(answers, Answers::from([("n1".into(), reason()), ("n2".into(), reason())]));
+    }
+}
