@@ -97,10 +97,11 @@ mod tests {
     #[test]
     fn the_administrators_environment_wins() {
         let settings = settings(Program::Command(vec!["/bin/true".into()]), None);
-        let of = |name: &str| settings.env.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
-        assert_eq!(of("LANG").collect::<Vec<_>>(), ["C"]);
-        assert_eq!(of("X").collect::<Vec<_>>(), ["1"]);
-        assert_eq!(of("HOME").collect::<Vec<_>>(), ["/home"]);
+        for (name, expected) in [("LANG", "C"), ("X", "1"), ("HOME", "/home")] {
+            let found: Vec<&String> =
+                settings.env.iter().filter(|(key, _)| key == name).map(|(_, value)| value).collect();
+            assert_eq!(found, [expected], "{name}");
+        }
         assert_eq!(settings.log.file, Path::new("/var/log/oarlock/oar.server.log"));
         assert!(settings.checks.is_empty());
     }

@@ -428,17 +428,20 @@ async fn a_page_is_judged_by_its_status() {
 
 #[tokio::test]
 async fn a_connection_is_tried() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    // Until it listens, the port is taken and refuses.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap().to_string();
     let tcp = Probe::Tcp(address.clone());
-    assert_eq!(tcp.look(&supervised(""), None, PATIENCE).await, Ok(()));
-    drop(listener);
     let refused = tcp.look(&supervised(""), None, PATIENCE).await.unwrap_err();
     assert!(refused.starts_with("cannot connect: Connection refused"), "{refused}");
     let (host, port) = address.split_once(':').unwrap();
     let connection = format!("host={host} port={port} user=nobody");
     let sql = Probe::Sql(Sql { connection, query: "select 1".into() });
-    assert!(sql.look(&supervised(""), None, PATIENCE).await.is_err());
+    let refused = sql.look(&supervised(""), None, PATIENCE).await.unwrap_err();
+    assert!(refused.contains("Connection refused"), "{refused}");
+    let _listener = socket.listen(1).unwrap();
+    assert_eq!(tcp.look(&supervised(""), None, PATIENCE).await, Ok(()));
 }
 
 #[tokio::test]

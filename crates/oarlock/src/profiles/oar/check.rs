@@ -4,6 +4,7 @@
 use super::conf::OarConf;
 use super::repair::OAR_USER;
 use crate::agents::user::SystemUser;
+use crate::causes::with_causes;
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
@@ -66,8 +67,7 @@ pub async fn check(root: &Path, conf_file: &Path, service: &[IpAddr]) -> Vec<Fin
     let conf = match OarConf::read(conf_file).await {
         Ok(conf) => conf,
         Err(error) => {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            return vec![Finding::error(format!("{error}{cause}"), "install oar-server on every server of the group")];
+            return vec![Finding::error(with_causes(&error), "install oar-server on every server of the group")];
         }
     };
     let metadata = fs::metadata(conf_file).ok();

@@ -5,6 +5,7 @@ use super::conf::OarConf;
 use super::database::Database;
 use super::processes;
 use crate::agents::service::{Boxed, Custom};
+use crate::causes::with_causes;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -59,10 +60,10 @@ impl Custom for Progress {
     fn look(&self, main: Option<u32>) -> Boxed<'_, Result<(), String>> {
         Box::pin(async move {
             let main = main.ok_or("the server has no main process")?;
-            let conf = OarConf::read(&self.conf_file).await.map_err(|error| error.to_string())?;
-            let access = conf.database().map_err(|error| error.to_string())?;
-            let database = Database::open(&access).await.map_err(|error| error.to_string())?;
-            let age_s = database.pass_age_s().await.map_err(|error| error.to_string())?;
+            let conf = OarConf::read(&self.conf_file).await.map_err(|error| with_causes(&error))?;
+            let access = conf.database().map_err(|error| with_causes(&error))?;
+            let database = Database::open(&access).await.map_err(|error| with_causes(&error))?;
+            let age_s = database.pass_age_s().await.map_err(|error| with_causes(&error))?;
             let age = age_s.map(|age_s| Duration::from_secs(age_s.max(0).unsigned_abs()));
             let busy = processes::waits_for_module(main, &processes::tree(main));
             judge(age, self.known_for(main), busy)
@@ -111,7 +112,10 @@ mod tests {
     #[tokio::test]
     async fn a_missing_configuration_is_named() {
         let progress = Progress::new("/no/such/oar.conf".into());
-        assert_eq!(progress.look(Some(1)).await, Err("cannot read /no/such/oar.conf".into()));
+        assert_eq!(
+            progress.look(Some(1)).await,
+            Err("cannot read /no/such/oar.conf: No such file or directory (os error 2)".into())
+        );
         assert!(Helpers.look(None).await.is_err());
     }
 }

@@ -6,6 +6,7 @@ use super::database::{Database, Place, StuckJob};
 use super::decide::{Decision, Evidence, JobId, Oarexec, Stuck, decide};
 use super::{node, notify, processes};
 use crate::agents::user::SystemUser;
+use crate::causes::with_causes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
@@ -52,12 +53,12 @@ impl<'a> Repair<'a> {
         notes: &'a mpsc::UnboundedSender<String>,
     ) -> Result<Self, String> {
         let started = Instant::now();
-        let conf = OarConf::read(conf_file).await.map_err(|error| error.to_string())?;
-        let port = conf.server_port().map_err(|error| error.to_string())?;
+        let conf = OarConf::read(conf_file).await.map_err(|error| with_causes(&error))?;
+        let port = conf.server_port().map_err(|error| with_causes(&error))?;
         if let Err(error) = notify::send_when_up(port, notify::LOOK).await {
             tracing::warn!(%error, "the oar server cannot be told to look around");
         }
-        let user = SystemUser::lookup(OAR_USER).await.map_err(|error| error.to_string())?;
+        let user = SystemUser::lookup(OAR_USER).await.map_err(|error| with_causes(&error))?;
         Ok(Repair { conf, port, user, main, started, notes })
     }
 
@@ -86,11 +87,11 @@ impl<'a> Repair<'a> {
     }
 
     async fn round(&self, told: &mut BTreeSet<JobId>) -> Result<Round, String> {
-        let access = self.conf.database().map_err(|error| error.to_string())?;
-        let database = Database::open(&access).await.map_err(|error| error.to_string())?;
+        let access = self.conf.database().map_err(|error| with_causes(&error))?;
+        let database = Database::open(&access).await.map_err(|error| with_causes(&error))?;
         // The order matters: a helper that ended between these looks has changed the job's state or
         // written an event by the time that is looked at; every change below checks the state again.
-        let jobs = database.stuck_jobs().await.map_err(|error| error.to_string())?;
+        let jobs = database.stuck_jobs().await.map_err(|error| with_causes(&error))?;
         if jobs.is_empty() {
             return Ok(Round::default());
         }
@@ -109,7 +110,7 @@ impl<'a> Repair<'a> {
     async fn ask_nodes(&self, database: &Database, jobs: &[StuckJob]) -> Result<BTreeMap<JobId, Oarexec>, String> {
         let mut places = BTreeMap::new();
         for job in jobs.iter().filter(|job| job.stuck == Stuck::Launching && self.is_before_us(job)) {
-            let place = database.place(job.job).await.map_err(|error| error.to_string())?;
+            let place = database.place(job.job).await.map_err(|error| with_causes(&error))?;
             if let Some(host) = self.host(place) {
                 places.insert(job.job, (host, job.for_s));
             }
@@ -143,7 +144,7 @@ impl<'a> Repair<'a> {
         oarexec: Option<Oarexec>,
         at_work: bool,
     ) -> Result<Evidence, String> {
-        let around = database.circumstances(job.job).await.map_err(|error| error.to_string())?;
+        let around = database.circumstances(job.job).await.map_err(|error| with_causes(&error))?;
         let not_asked = || Oarexec::Unknown { reason: "its node is not known".to_owned() };
         Ok(Evidence {
             before_us: self.is_before_us(&job),
@@ -180,7 +181,7 @@ impl<'a> Repair<'a> {
                 }
             }
             Decision::Relaunch => {
-                if database.relaunch(job).await.map_err(|error| error.to_string())? {
+                if database.relaunch(job).await.map_err(|error| with_causes(&error))? {
                     note(self.notes, format!("job {job} was being launched and runs nowhere: launched again"));
                     round.changed = true;
                 }
@@ -190,7 +191,7 @@ impl<'a> Repair<'a> {
                 round.waiting.insert(job, format!("{evidence}: its end was asked for again and did not come"));
             }
             Decision::FinishAgain(message) => {
-                if database.run_again(job).await.map_err(|error| error.to_string())? {
+                if database.run_again(job).await.map_err(|error| with_causes(&error))? {
                     note(self.notes, format!("job {job} had ended and was not cleaned up after: done again"));
                     // Taken back to running, it depends on this message: a moment of deafness must not cost it.
                     if let Err(error) = notify::send_when_up(self.port, &message).await {
