@@ -55,14 +55,16 @@ pub(super) fn parse_attempt(packet: &[u8]) -> Option<Attempt> {
 /// The packet that makes the attempt fail at once with "connection refused".
 /// `None` when the two ends are not of one address family.
 pub(super) fn refusal(attempt: &Attempt) -> Option<Vec<u8>> {
-    packet(&attempt.pair, 0, attempt.expects, RST | ACK)
+    packet(&attempt.pair, 0, attempt.expects, RST | ACK, &[])
 }
 
 /// A packet that the client's system must answer with what it expects next, because `number`, the
 /// sequence and acknowledgement number, fits nothing. (Where it does fit by chance, another will
-/// not.) `None` when the two ends are not of one address family.
-pub(super) fn stray_ack(pair: &Pair, number: u32) -> Option<Vec<u8>> {
-    packet(pair, number, number, ACK)
+/// not.) It carries one byte, as old keepalive probes do: without data, Linux answers only one such
+/// packet in 500 ms. The byte reaches nobody; it would have to be the very next one of the
+/// connection. `None` when the two ends are not of one address family.
+pub(super) fn stray(pair: &Pair, number: u32) -> Option<Vec<u8>> {
+    packet(pair, number, number, ACK, &[0])
 }
 
 /// Source, destination and TCP segment of an IPv4 packet.
@@ -89,8 +91,8 @@ fn split_ipv6(packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
     Some((address(8)?, address(24)?, packet.get(IPV6_BYTES..IPV6_BYTES + data_bytes)?))
 }
 
-/// A whole packet from the service to the client of `pair`, without data.
-fn packet(pair: &Pair, sequence: u32, acknowledged: u32, flags: u8) -> Option<Vec<u8>> {
+/// A whole packet from the service to the client of `pair`; `data` is at most one byte.
+fn packet(pair: &Pair, sequence: u32, acknowledged: u32, flags: u8, data: &[u8]) -> Option<Vec<u8>> {
     let mut segment = [0; TCP_BYTES];
     segment[0..2].copy_from_slice(&pair.service.port().to_be_bytes());
     segment[2..4].copy_from_slice(&pair.client.port().to_be_bytes());
@@ -99,29 +101,30 @@ fn packet(pair: &Pair, sequence: u32, acknowledged: u32, flags: u8) -> Option<Ve
     segment[12] = 5 << 4; // header length in words
     segment[13] = flags;
 
+    let length = (TCP_BYTES + data.len()) as u8;
     let (header, pseudo) = match (pair.service.ip(), pair.client.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let ends = [from.octets(), to.octets()].concat();
-            (ipv4_header(&ends), ends)
+            (ipv4_header(&ends, length), ends)
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
             let ends = [from.octets(), to.octets()].concat();
-            (ipv6_header(&ends), ends)
+            (ipv6_header(&ends, length), ends)
         }
         _ => return None,
     };
     // The checksum covers the addresses, the protocol and the length too.
-    let rest = [0, PROTOCOL_TCP, 0, TCP_BYTES as u8];
-    let sum = checksum(&[&pseudo, &rest, &segment]);
+    let rest = [0, PROTOCOL_TCP, 0, length];
+    let sum = checksum(&[&pseudo, &rest, &segment, data]);
     segment[16..18].copy_from_slice(&sum.to_be_bytes());
-    Some([header.as_slice(), &segment].concat())
+    Some([header.as_slice(), &segment, data].concat())
 }
 
-/// `ends` is source and destination, one after the other.
-fn ipv4_header(ends: &[u8]) -> Vec<u8> {
+/// `ends` is source and destination, one after the other; `length` that of the segment.
+fn ipv4_header(ends: &[u8], length: u8) -> Vec<u8> {
     let mut header = [0; IPV4_BYTES];
     header[0] = 0x45; // version 4, five words
-    header[3] = (IPV4_BYTES + TCP_BYTES) as u8;
+    header[3] = IPV4_BYTES as u8 + length;
     header[6] = 0x40; // do not fragment, so no identification is needed
     header[8] = HOPS;
     header[9] = PROTOCOL_TCP;
@@ -131,21 +134,22 @@ fn ipv4_header(ends: &[u8]) -> Vec<u8> {
     header.to_vec()
 }
 
-/// `ends` is source and destination, one after the other.
-fn ipv6_header(ends: &[u8]) -> Vec<u8> {
+/// `ends` is source and destination, one after the other; `length` that of the segment.
+fn ipv6_header(ends: &[u8], length: u8) -> Vec<u8> {
     let mut header = [0; IPV6_BYTES];
     header[0] = 0x60; // version 6
-    header[5] = TCP_BYTES as u8;
+    header[5] = length;
     header[6] = PROTOCOL_TCP;
     header[7] = HOPS;
     header[8..].copy_from_slice(ends);
     header.to_vec()
 }
 
-/// The Internet checksum (RFC 1071) of `parts`, each of an even number of bytes.
+/// The Internet checksum (RFC 1071) of `parts`; only the last may have an odd number of bytes.
 fn checksum(parts: &[&[u8]]) -> u16 {
-    let words = parts.iter().flat_map(|part| part.chunks_exact(2));
-    let sum: u32 = words.map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+    let words = parts.iter().flat_map(|part| part.chunks(2));
+    let value = |word: &[u8]| u32::from(u16::from_be_bytes([word[0], word.get(1).copied().unwrap_or(0)]));
+    let sum: u32 = words.map(value).sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     !((folded & 0xffff) + (folded >> 16)) as u16
 }
@@ -230,7 +234,7 @@ mod tests {
     fn ipv6_attempts_are_refused_too() {
         let pair = pair("[fd00::1]:40000", "[fd00::64]:5432");
         let reversed = Pair { client: pair.service, service: pair.client };
-        let syn = packet(&reversed, 9, 0, SYN).unwrap();
+        let syn = packet(&reversed, 9, 0, SYN, &[]).unwrap();
         let attempt = parse_attempt(&syn).unwrap();
         assert_eq!(attempt, Attempt { pair, expects: 10 });
         let refusal = refusal(&attempt).unwrap();
@@ -240,7 +244,19 @@ mod tests {
     }
 
     #[test]
+    fn a_stray_packet_carries_one_byte() {
+        let stray = stray(&pair("10.0.0.1:40000", "10.0.0.100:5432"), 1 << 29).unwrap();
+        assert_eq!(stray.len(), 41);
+        assert_eq!(stray[2..4], [0, 41]);
+        assert_eq!(checksum(&[&stray[..20]]), 0);
+        let numbers = [0x20, 0, 0, 0, 0x20, 0, 0, 0, 0x50, 0x10];
+        assert_eq!(stray[24..34], numbers, "sequence, acknowledgement, header length, ACK");
+        let pseudo = [10, 0, 0, 100, 10, 0, 0, 1, 0, 6, 0, 21];
+        assert_eq!(checksum(&[&pseudo, &stray[20..]]), 0);
+    }
+
+    #[test]
     fn ends_of_two_families_make_no_packet() {
-        assert_eq!(stray_ack(&pair("10.0.0.1:1", "[fd00::64]:2"), 0), None);
+        assert_eq!(stray(&pair("10.0.0.1:1", "[fd00::64]:2"), 0), None);
     }
 }

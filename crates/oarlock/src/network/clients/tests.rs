@@ -155,6 +155,42 @@ fn a_hung_ipv6_connection_is_reset_by_the_new_owner() {
 
 fn hung_connections_are_reset_at(service: SocketAddr) {
     let Some(bench) = Bench::new() else { return };
+    let hung = hang(&bench, service);
+    let start = Instant::now();
+    let sent = bench.on("server2", move || runtime().block_on(tickle("eth0", &hung.pairs)).unwrap());
+    let (error, noticed) = hung.client.join().unwrap();
+    println!("reset after {:?}", noticed - start);
+    assert_eq!(error, ErrorKind::ConnectionReset);
+    assert!(noticed - start < Duration::from_millis(100), "reset after {:?}", noticed - start);
+    assert_eq!(sent.join().unwrap(), TICKLE_AT_MS.len() as u64);
+}
+
+#[test]
+fn a_client_that_learns_late_where_the_address_is_now_is_reset_by_a_later_round() {
+    let Some(bench) = Bench::new() else { return };
+    let hung = hang(&bench, service(SERVICE));
+    // Its answer to the first round goes to nobody.
+    bench.ip("client", &format!("neigh replace {SERVICE} lladdr 02:00:00:00:00:99 dev eth0 nud permanent"));
+    let sent = bench.on("server2", move || runtime().block_on(tickle("eth0", &hung.pairs)).unwrap());
+    std::thread::sleep(Duration::from_millis(TICKLE_AT_MS[1] / 2));
+    assert!(!hung.client.is_finished());
+    bench.ip("client", &format!("neigh del {SERVICE} dev eth0"));
+    let start = Instant::now();
+    let (error, noticed) = hung.client.join().unwrap();
+    println!("reset {:?} after it had learnt", noticed - start);
+    assert_eq!(error, ErrorKind::ConnectionReset);
+    assert!(!sent.is_finished(), "by one of the rounds before the last");
+}
+
+/// A client that waits for an answer of a server that is unplugged now; the address is on the other.
+struct Hung {
+    pairs: Vec<Pair>,
+    /// How the client's wait ended, and when.
+    client: JoinHandle<(ErrorKind, Instant)>,
+    _server: TcpStream,
+}
+
+fn hang(bench: &Bench, service: SocketAddr) -> Hung {
     bench.raise("server1", service.ip());
     let listener = bench.on("server1", move || TcpListener::bind(service).unwrap()).join().unwrap();
     let (connected, is_connected) = mpsc::channel();
@@ -165,20 +201,13 @@ fn hung_connections_are_reset_at(service: SocketAddr) {
         let error = stream.read(&mut [0; 1]).unwrap_err();
         (error.kind(), Instant::now())
     });
-    let (_held, _) = listener.accept().unwrap();
+    let (server, _) = listener.accept().unwrap();
     let client_address = is_connected.recv_timeout(PATIENCE).unwrap();
     let pairs = bench.on("server1", move || list_connections(service.ip()).unwrap()).join().unwrap();
     assert_eq!(pairs, [Pair { client: client_address, service }]);
-
     bench.ip("switch", "link set server1 down");
     bench.raise("server2", service.ip());
-    let start = Instant::now();
-    let sent = bench.on("server2", move || runtime().block_on(tickle("eth0", &pairs)).unwrap());
-    let (error, noticed) = client.join().unwrap();
-    println!("reset after {:?}", noticed - start);
-    assert_eq!(error, ErrorKind::ConnectionReset);
-    assert!(noticed - start < Duration::from_millis(100), "reset after {:?}", noticed - start);
-    assert_eq!(sent.join().unwrap(), TICKLE_AT_MS.len() as u64);
+    Hung { pairs, client, _server: server }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Making clients of a dead host notice that their connections are gone.
 //!
-//! The new owner sends each client a stray acknowledgement under the name of the old connection.
+//! The new owner sends each client a stray packet under the name of the old connection.
 //! The client's system answers with what it expects next; our system knows no such connection and
 //! answers that with a reset, which carries the right numbers and is therefore believed. A client
 //! that waited for an answer sees "connection reset" at once instead of after minutes.
@@ -10,10 +10,9 @@ use super::{ClientsError, Pair, packet};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// When the stray acknowledgements are sent, in milliseconds after the call: packets get lost, and
-/// a neighbour may not yet know where the address is now. A client answers at most one in 500 ms
-/// (Linux' `tcp_invalid_ratelimit`), hence the last.
-pub const TICKLE_AT_MS: [u64; 5] = [0, 20, 60, 150, 700];
+/// When the stray packets are sent, in milliseconds after the call: packets get lost, and
+/// a neighbour may not yet know where the address is now.
+pub const TICKLE_AT_MS: [u64; 5] = [0, 20, 60, 150, 400];
 
 /// The numbers of two rounds differ by more than any window, so that at most one round can be taken
 /// for a part of the connection by chance.
@@ -43,5 +42,5 @@ pub async fn tickle(interface: &str, pairs: &[Pair]) -> Result<u64, ClientsError
 
 /// False for a packet that cannot be made or sent; the next time it may.
 fn send(socket: &IpSocket, pair: &Pair, number: u32) -> bool {
-    packet::stray_ack(pair, number).is_some_and(|packet| socket.send(&packet, pair.client.ip()).is_ok())
+    packet::stray(pair, number).is_some_and(|packet| socket.send(&packet, pair.client.ip()).is_ok())
 }
