@@ -3,6 +3,7 @@
 mod apply;
 pub mod args;
 mod ask;
+mod check;
 mod child;
 mod events;
 pub mod failure;
@@ -74,6 +75,7 @@ fn run(arguments: &Arguments, raw: &[OsString]) -> Result<Code, Failure> {
         Command::Agent { .. } => Ok(Code::Done),
         Command::Init(arguments) => init::run(global, arguments),
         Command::Join(arguments) => join::run(global, arguments),
+        Command::Check => check::run(global),
         Command::Invite => init::invite(global),
         Command::Apply { file, dry_run } => apply::run(global, file, *dry_run),
         Command::Status { watch } => status::run(global, *watch),

@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod causes;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod control;

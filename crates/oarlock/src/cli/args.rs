@@ -63,6 +63,8 @@ pub enum Command {
     Join(JoinArguments),
     /// Make a new token for the machines that have not joined yet.
     Invite,
+    /// Look for what would make a takeover fail, slow or unsafe.
+    Check,
     /// Validate a configuration on every node, and commit it.
     Apply {
         /// The configuration; "-" is standard input.
