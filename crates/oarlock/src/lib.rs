@@ -9,6 +9,7 @@ pub mod control;
 pub mod enrol;
 pub mod keys;
 pub mod network;
+pub mod notify;
 pub mod process;
 pub mod profiles;
 pub mod runtime;
