@@ -89,7 +89,7 @@ fn invitation(path: &Path, report: &mut Report) {
             let names: Vec<&str> = invitation.nodes.iter().map(|node| node.name.as_str()).collect();
             let expired = if invitation.expires_s <= now_s() { "; the token has expired" } else { "" };
             area.warning(
-                format!("{} has not joined yet, its private key is kept here{expired}", names.join(" and ")),
+                format!("not joined yet, private key still kept here: {}{expired}", names.join(", ")),
                 "oarlock join there, with the token of oarlock init or oarlock invite",
             );
         }

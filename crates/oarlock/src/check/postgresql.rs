@@ -22,17 +22,18 @@ const ROLE: &str = "oarlock";
 const DATABASE: &str = "postgres";
 /// Programs that the agent runs.
 const PROGRAMS: [&str; 5] = ["postgres", "initdb", "pg_basebackup", "pg_rewind", "pg_controldata"];
-/// Settings that must have a value, why, and what else is good.
-const NEEDED: [(&str, &[&str], &str); 4] = [
+/// Settings that must have one of some values; without them writes are lost.
+const NEEDED: [(&str, &[&str], &str); 3] = [
     ("synchronous_commit", &["on", "remote_apply"], "commits would be acknowledged that only this node has"),
     ("fsync", &["on"], "a crash of the machine would lose acknowledged commits"),
     ("full_page_writes", &["on"], "a crash of the machine could damage the data"),
-    (
-        "max_prepared_transactions",
-        &["0"],
-        "prepared transactions keep their locks over a takeover until somebody ends them",
-    ),
 ];
+/// One that should.
+const WANTED: (&str, &[&str], &str) = (
+    "max_prepared_transactions",
+    &["0"],
+    "prepared transactions keep their locks over a takeover until somebody ends them",
+);
 
 /// Checks one database of this node.
 pub async fn check(subject: &Subject, name: &str, database: &PostgresqlSettings, report: &mut Report) {
@@ -149,10 +150,9 @@ async fn settings(
     user: &SystemUser,
     area: &mut Area<'_>,
 ) {
-    let directory = database.data_dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let debian = subject.system(&format!("etc/postgresql/{}/{directory}/postgresql.conf", database.version));
-    let config = database.config_file.clone().or_else(|| debian.exists().then_some(debian));
-    for (name, good, why) in NEEDED {
+    let debian = super::boot::debian_dir(subject, database).map(|directory| directory.join("postgresql.conf"));
+    let config = database.config_file.clone().or(debian);
+    for (name, good, why) in NEEDED.into_iter().chain([WANTED]) {
         let mut command = Command::new(bin_dir.join("postgres"));
         command.args(["-C", name, "-D"]).arg(&database.data_dir).current_dir("/");
         if let Some(config) = &config {
@@ -170,10 +170,9 @@ async fn settings(
             return;
         };
         if !good.contains(&value.trim()) {
-            area.error(
-                format!("{name} is \"{}\" in the configuration: {why}", value.trim()),
-                format!("set {name} = {}", good[0]),
-            );
+            let text = format!("{name} is \"{}\" in the configuration: {why}", value.trim());
+            let hint = format!("set {name} = {}", good[0]);
+            if name == WANTED.0 { area.warning(text, hint) } else { area.error(text, hint) }
         }
     }
 }

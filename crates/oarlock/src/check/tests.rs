@@ -123,6 +123,10 @@ fn a_second_starter_is_found() {
     let machine = machine();
     let start = machine.path("etc/postgresql/15/main/start.conf");
     write_file(&start, b"# comment\nauto\n", 0o644).unwrap();
+    let conf = machine.path("etc/postgresql/15/main/postgresql.conf");
+    write_file(&conf, b"data_directory = '/srv/other'\n", 0o644).unwrap();
+    assert_eq!(with(&machine.findings(Some(agent())), "boot").len(), 0, "another database's");
+    write_file(&conf, b"data_directory = '/var/lib/postgresql/15/main'\t# moved\n", 0o644).unwrap();
     assert_eq!(with(&machine.findings(Some(agent())), "boot").len(), 1);
     write_file(&start, b"disabled\n", 0o644).unwrap();
     assert_eq!(with(&machine.findings(Some(agent())), "boot").len(), 0);
