@@ -56,6 +56,8 @@ pub enum ConsensusError {
 /// What the library gave out in one turn and may be said once that is on the disk.
 struct Pending {
     number: u64,
+    /// It replaces the whole state: the library counts it as applied only from the disk.
+    snapshot: bool,
     after: Vec<(NodeId, Frame)>,
 }
 
@@ -207,22 +209,29 @@ impl Consensus {
             send.extend(pending.after);
         }
         self.node.on_persist_ready(number);
+        self.count_applied();
         send
+    }
+
+    /// Everything committed that was given out is applied by now.
+    fn count_applied(&mut self) {
+        if !self.pending.iter().any(|pending| pending.snapshot) {
+            self.node.advance_apply();
+        }
     }
 
     fn one_ready(&mut self, output: &mut Output) -> Result<(), ConsensusError> {
         let mut ready = self.node.ready();
         output.send.extend(frames(ready.take_messages()));
-        let mut must_save = ready.must_sync();
-        if !ready.snapshot().is_empty() {
-            let snapshot = Snapshot::from_raft(ready.snapshot());
-            let index = snapshot.index;
-            let state: State =
-                postcard::from_bytes(&snapshot.data).map_err(|_| ConsensusError::UnknownEntry { index })?;
-            self.node.mut_store().install(&snapshot, state.clone());
+        let must_save = ready.must_sync();
+        let snapshot = !ready.snapshot().is_empty();
+        if snapshot {
+            let whole = Snapshot::from_raft(ready.snapshot());
+            let index = whole.index;
+            let state: State = postcard::from_bytes(&whole.data).map_err(|_| ConsensusError::UnknownEntry { index })?;
+            self.node.mut_store().install(&whole, state.clone());
             output.committed.clear();
             output.replace = Some((index, state));
-            must_save = true;
         }
         decode(ready.take_committed_entries(), output)?;
         let entries = ready.take_entries();
@@ -234,14 +243,14 @@ impl Consensus {
         let number = ready.number();
         self.given = number;
         self.node.advance_append_async(ready);
-        self.node.advance_apply();
         if must_save || !self.pending.is_empty() {
             output.persist |= must_save;
-            self.pending.push_back(Pending { number, after });
+            self.pending.push_back(Pending { number, snapshot, after });
         } else {
             output.send.extend(after);
             self.node.on_persist_ready(number);
         }
+        self.count_applied();
         Ok(())
     }
 

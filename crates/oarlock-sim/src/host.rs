@@ -92,6 +92,8 @@ pub enum Asked {
     Lower(ResourceId),
     /// A service to start.
     ServiceStart(ResourceId),
+    /// What is left of a service that failed to go.
+    ServiceFailed(ResourceId),
     /// A service to stop.
     ServiceStop(ResourceId),
     /// A step of the database's job of this number.

@@ -75,8 +75,13 @@ impl World {
                 self.ask(host, Asked::Lower(resource), Request::AddressDown { address: address_of(resource) });
             }
             Command::Service(ServiceCommand::Start { guard, .. }) => {
-                let guard = Some(sentinel_guard(resource, guard));
-                let request = Request::Spawn { name: name_of(resource), command: Box::default(), guard };
+                let (name, guard) = (name_of(resource), sentinel_guard(resource, guard));
+                // One that a former agent started is taken over, not started again.
+                let request = if self.hosts[host].run.processes.contains_key(&name) {
+                    Request::Guarded { name, guard }
+                } else {
+                    Request::Spawn { name, command: Box::default(), guard: Some(guard) }
+                };
                 self.ask(host, Asked::ServiceStart(resource), request);
             }
             Command::Service(ServiceCommand::Stop { .. }) => {
@@ -147,15 +152,19 @@ impl World {
             Asked::Lower(resource) => {
                 self.observed(host, life, resource, Observation::Address(AddressObservation::Down));
             }
-            Asked::ServiceStart(resource) => match (reply, refused) {
-                (Reply::Spawned { pid }, _) => {
-                    self.soon(20_000, 400_000, What::ServiceChecked { host, life, resource, pid });
+            Asked::ServiceStart(resource) => {
+                let pid = self.hosts[host].run.processes.get(&name_of(resource)).copied();
+                match (pid, refused) {
+                    (Some(pid), None) => {
+                        self.soon(20_000, 400_000, What::ServiceChecked { host, life, resource, pid });
+                    }
+                    _ => self.service_failed(host, resource),
                 }
-                (_, reason) => {
-                    let what = ServiceObservation::Failed { reason: reason.unwrap_or_default() };
-                    self.observed(host, life, resource, Observation::Service(what));
-                }
-            },
+            }
+            Asked::ServiceFailed(resource) => {
+                let what = ServiceObservation::Failed { reason: "its start failed".into() };
+                self.observed(host, life, resource, Observation::Service(what));
+            }
             Asked::ServiceStop(resource) => {
                 self.observed(host, life, resource, Observation::Service(ServiceObservation::Stopped));
             }
@@ -179,11 +188,14 @@ impl World {
             return;
         }
         if self.hosts[host].broken_service {
-            let what = ServiceObservation::Failed { reason: "its start is broken".into() };
-            self.ask(host, Asked::Nothing, Request::KillGroup { name });
-            return self.observed(host, life, resource, Observation::Service(what));
+            return self.service_failed(host, resource);
         }
         self.observed(host, life, resource, Observation::Service(ServiceObservation::Started));
+    }
+
+    /// What is left of it is killed before the failure is told.
+    fn service_failed(&mut self, host: usize, resource: ResourceId) {
+        self.ask(host, Asked::ServiceFailed(resource), Request::KillGroup { name: name_of(resource) });
     }
 
     /// A program of ours ended without being told to.
@@ -196,7 +208,10 @@ impl World {
         }
         let stopping = self
             .agent(host, life)
-            .is_some_and(|agent| agent.asked.values().any(|asked| *asked == Asked::ServiceStop(resource)));
+            .is_some_and(|agent| {
+                let ends = [Asked::ServiceStop(resource), Asked::ServiceFailed(resource)];
+                agent.asked.values().any(|asked| ends.contains(asked))
+            });
         if !stopping {
             let what = ServiceObservation::Failed { reason: "it ended by itself".into() };
             self.observed(host, life, resource, Observation::Service(what));

@@ -53,8 +53,10 @@ impl World {
         // One's own acknowledgement is not sent.
         let others = self.checks.truth.voters.majority() - 1;
         let asked = self.checks.leases.asked.range((incarnation, 0)..=(incarnation, u64::MAX)).rev();
-        let mut long_enough = asked.map(|(_, asked)| asked).take_while(|(_, at, lease, _)| deadline.0 <= at.0 + lease);
-        let granted = long_enough.any(|(_, _, _, by)| by.len() >= others);
+        let long_enough = asked.map(|(_, asked)| asked).take_while(|(_, at, lease, _)| deadline.0 <= at.0 + lease);
+        // Whoever acknowledged a later one stands by an earlier one too.
+        let by: BTreeSet<usize> = long_enough.flat_map(|(_, _, _, by)| by).copied().collect();
+        let granted = by.len() >= others;
         let boot = self.hosts[host].boot;
         let latest = self.checks.leases.deadline.entry(host).or_insert((boot, deadline));
         *latest = if latest.0 == boot { (boot, latest.1.max(deadline)) } else { (boot, deadline) };
