@@ -56,6 +56,8 @@ pub enum ConsensusError {
 /// What the library gave out in one turn and may be said once that is on the disk.
 struct Pending {
     number: u64,
+    /// Something of it has to be on the disk; else it only waits for those before it.
+    saves: bool,
     /// It replaces the whole state: the library counts it as applied only from the disk.
     snapshot: bool,
     after: Vec<(NodeId, Frame)>,
@@ -205,10 +207,13 @@ impl Consensus {
     /// frames may leave.
     pub fn persisted(&mut self, number: u64) -> Vec<(NodeId, Frame)> {
         let mut send = Vec::new();
-        while let Some(pending) = self.pending.pop_front_if(|pending| pending.number <= number) {
+        let mut reached = number;
+        let done = |pending: &mut Pending| pending.number <= number || !pending.saves;
+        while let Some(pending) = self.pending.pop_front_if(done) {
+            reached = reached.max(pending.number);
             send.extend(pending.after);
         }
-        self.node.on_persist_ready(number);
+        self.node.on_persist_ready(reached);
         self.count_applied();
         send
     }
@@ -245,7 +250,7 @@ impl Consensus {
         self.node.advance_append_async(ready);
         if must_save || !self.pending.is_empty() {
             output.persist |= must_save;
-            self.pending.push_back(Pending { number, snapshot, after });
+            self.pending.push_back(Pending { number, saves: must_save, snapshot, after });
         } else {
             output.send.extend(after);
             self.node.on_persist_ready(number);

@@ -31,6 +31,9 @@ struct Arguments {
     /// Print every event of the seed
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Print every message as well
+    #[arg(long, requires = "trace")]
+    messages: bool,
     /// No faults: a cluster that comes up and serves
     #[arg(long)]
     quiet: bool,
@@ -65,7 +68,12 @@ fn range(text: &str) -> Result<(u64, u64), String> {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
-        let plan = Plan { tracing: arguments.trace, faults: !arguments.quiet, ..Plan::new(seed, arguments.layout) };
+        let plan = Plan {
+            tracing: arguments.trace,
+            tracing_messages: arguments.messages,
+            faults: !arguments.quiet,
+            ..Plan::new(seed, arguments.layout)
+        };
         return one(&plan);
     }
     many(&arguments)

@@ -17,6 +17,8 @@ pub struct Plan {
     pub layout: Layout,
     /// Print each event.
     pub tracing: bool,
+    /// Print each message too.
+    pub tracing_messages: bool,
     /// Rules of the cores.
     pub rules: Rules,
     /// A broken rule of the world.
@@ -48,7 +50,15 @@ impl Plan {
     /// The plan of a seed with every rule in force.
     #[must_use]
     pub fn new(seed: u64, layout: Layout) -> Plan {
-        Plan { seed, layout, tracing: false, rules: Rules::default(), sabotage: None, faults: true }
+        Plan {
+            seed,
+            layout,
+            tracing: false,
+            tracing_messages: false,
+            rules: Rules::default(),
+            sabotage: None,
+            faults: true,
+        }
     }
 
     /// A world as this plan begins it.
@@ -63,6 +73,7 @@ impl Plan {
         }
         let mut world = World::new(self.seed, variant);
         world.tracing = self.tracing;
+        world.tracing_messages = self.tracing_messages;
         world.rules = self.rules;
         world.sabotage = self.sabotage;
         world.swarm = Swarm::draw(&mut draw);

@@ -53,6 +53,9 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, message: Message) {
         self.check_said(from, &message);
+        if self.tracing_messages {
+            self.say(from, || format!("-> {} {message:?}", self.hosts[to].id));
+        }
         let arrivals = self.network.arrivals(&mut self.rng, from, to);
         if self.hosts[to].agent.is_none() {
             return;
@@ -206,12 +209,10 @@ impl World {
         if known.kind == oarlock_core::config::Kind::Postgresql {
             return self.database_ended(host, life, resource);
         }
-        let stopping = self
-            .agent(host, life)
-            .is_some_and(|agent| {
-                let ends = [Asked::ServiceStop(resource), Asked::ServiceFailed(resource)];
-                agent.asked.values().any(|asked| ends.contains(asked))
-            });
+        let stopping = self.agent(host, life).is_some_and(|agent| {
+            let ends = [Asked::ServiceStop(resource), Asked::ServiceFailed(resource)];
+            agent.asked.values().any(|asked| ends.contains(asked))
+        });
         if !stopping {
             let what = ServiceObservation::Failed { reason: "it ended by itself".into() };
             self.observed(host, life, resource, Observation::Service(what));

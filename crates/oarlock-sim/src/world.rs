@@ -104,6 +104,8 @@ pub struct World {
     pub swarm: Swarm,
     /// Print each event.
     pub tracing: bool,
+    /// Print each message too.
+    pub tracing_messages: bool,
     /// How many events were handled.
     pub handled: u64,
     queue: BinaryHeap<Reverse<(u64, u64, Slot)>>,
@@ -136,6 +138,7 @@ impl World {
             checks: Checks::new(&config),
             swarm: Swarm::default(),
             tracing: false,
+            tracing_messages: false,
             handled: 0,
             queue: BinaryHeap::new(),
             slots: Vec::new(),
