@@ -69,7 +69,8 @@ pub struct HeldAddress {
     pub leaving: bool,
 }
 
-/// The sentinel's memory. It is saved before every act and read by the next sentinel.
+/// The sentinel's memory. It is saved before every act and read by the next sentinel, which may be
+/// of a newer version: a field added to any part of it needs a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {

@@ -3,11 +3,14 @@
 use std::io;
 
 use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::setpriority_process;
 
 use super::sys;
 
 /// Priority of the sentinel among real-time processes: below the kernel's interrupt threads (50).
 pub const SENTINEL_PRIORITY: i32 = 30;
+/// Nice value where real-time scheduling is refused.
+const NICE: i32 = -19;
 /// Priority of the agent: below the sentinel, which must interrupt it.
 pub const AGENT_PRIORITY: i32 = 20;
 
@@ -38,5 +41,8 @@ pub fn lock_on_fault() -> io::Result<()> {
 /// # Errors
 /// When it is not granted: no privilege, or a cgroup without real-time budget.
 pub fn request_fifo(priority: i32) -> io::Result<()> {
-    sys::request_fifo(priority)
+    sys::request_fifo(priority).inspect_err(|_| {
+        // The next best; not granted either without privilege.
+        let _ = setpriority_process(None, NICE);
+    })
 }

@@ -35,7 +35,8 @@ pub(super) struct Agent {
 struct Running {
     process: Process,
     pidfd: OwnedFd,
-    socket: OwnedFd,
+    /// Gone once it is useless; the process then has yet to end.
+    socket: Option<OwnedFd>,
     outbox: VecDeque<Vec<u8>>,
 }
 
@@ -64,7 +65,7 @@ impl Agent {
         let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         // A failure to execute shows as the end of the child.
         let Started { process, pidfd, .. } = spawn::ourselves(&self.argv, &theirs, OOM_SCORE_ADJUST)?;
-        self.running = Some(Running { process, pidfd, socket, outbox: VecDeque::new() });
+        self.running = Some(Running { process, pidfd, socket: Some(socket), outbox: VecDeque::new() });
         Ok(process)
     }
 
@@ -74,7 +75,8 @@ impl Agent {
 
     /// The socket, and whether frames wait to be sent.
     pub(super) fn socket(&self) -> Option<(&OwnedFd, bool)> {
-        self.running.as_ref().map(|running| (&running.socket, !running.outbox.is_empty()))
+        let running = self.running.as_ref()?;
+        Some((running.socket.as_ref()?, !running.outbox.is_empty()))
     }
 
     /// Sends, or keeps it until the agent reads again.
@@ -94,29 +96,38 @@ impl Agent {
 
     /// Sends what waits, as far as the agent takes it.
     pub(super) fn flush(&mut self) {
-        let Some(running) = &mut self.running else {
+        let Some(Running { socket: Some(socket), outbox, .. }) = &mut self.running else {
             return;
         };
-        while let Some(frame) = running.outbox.front() {
+        while let Some(frame) = outbox.front() {
             // A broken socket shows when it is read.
-            if frame::send(&running.socket, frame).is_err() {
+            if frame::send(&*socket, frame).is_err() {
                 return;
             }
-            running.outbox.pop_front();
+            outbox.pop_front();
         }
     }
 
     /// The next request, if there is one.
     pub(super) fn receive(&mut self) -> Result<Option<ToSentinel>, FrameError> {
-        let Some(running) = &self.running else {
+        let Some(Running { socket: Some(socket), .. }) = &self.running else {
             return Ok(None);
         };
-        let received = frame::receive(&running.socket, &mut self.buffer)?;
+        let received = frame::receive(socket, &mut self.buffer)?;
         self.spoke |= received.is_some();
         Ok(received)
     }
 
-    /// Ends it; its death is reported as any other.
+    /// Ends it without another word. The next one must not start before it is dead: the two would
+    /// meet over files.
+    pub(super) fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        if let Some(running) = &mut self.running {
+            running.socket = None;
+        }
+    }
+
+    /// Sends a signal.
     pub(super) fn signal(&self, signal: Signal) {
         if let Some(running) = &self.running {
             let _ = pidfd_send_signal(&running.pidfd, signal);

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use oarlock_core::sentinel::{FromSentinel, MAX_FRAME_BYTES, Notice, Reply, Request, ToSentinel, Welcome};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
@@ -47,6 +49,8 @@ pub struct SentinelHandle {
 
 struct Shared {
     socket: AsyncFd<OwnedFd>,
+    /// The sentinel, if it is our parent.
+    sentinel: Option<OwnedFd>,
     waiting: Mutex<Waiting>,
 }
 
@@ -66,7 +70,8 @@ impl SentinelHandle {
     /// When the descriptor cannot be made non-blocking or registered.
     pub fn new(socket: OwnedFd) -> io::Result<(Self, mpsc::Receiver<Notice>)> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        let shared = Arc::new(Shared { socket: watch(socket)?, waiting: Mutex::default() });
+        let sentinel = parent_behind(&socket);
+        let shared = Arc::new(Shared { socket: watch(socket)?, sentinel, waiting: Mutex::default() });
         let (notices, receiver) = mpsc::channel(NOTICES);
         tokio::spawn(read(Arc::clone(&shared), notices));
         Ok((Self { shared }, receiver))
@@ -89,6 +94,16 @@ impl SentinelHandle {
             self.shared.lock().replies.remove(&id);
         }
         answer.unwrap_or(Err(SentinelError::Timeout { deadline_ms: deadline.as_millis() }))
+    }
+
+    /// Kills a sentinel that does not answer: it may be stopped, and then nobody holds the deadline.
+    /// Its death shows as the end of the notices; the agent then becomes the sentinel itself and
+    /// does hold it. To be called when the sentinel has been silent for a good part of the lease,
+    /// and never on a machine that is merely slow: then the agent is as slow.
+    pub fn kill_silent_sentinel(&self) {
+        if let Some(sentinel) = &self.shared.sentinel {
+            let _ = pidfd_send_signal(sentinel, Signal::KILL);
+        }
     }
 
     /// Says `Hello` and returns all that the sentinel knows.
@@ -140,6 +155,15 @@ impl Shared {
             ready.clear_ready();
         }
     }
+}
+
+/// Our parent, if it is who made the socket.
+fn parent_behind(socket: &OwnedFd) -> Option<OwnedFd> {
+    let parent = getppid()?;
+    let pidfd = pidfd_open(parent, PidfdFlags::empty()).ok()?;
+    let made_it = socket_peercred(socket).is_ok_and(|peer| peer.pid == parent);
+    // Still our parent after it was opened: from now on the number cannot change hands.
+    (made_it && getppid() == Some(parent)).then_some(pidfd)
 }
 
 fn is_gone(error: &io::Error) -> bool {

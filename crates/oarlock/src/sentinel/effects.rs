@@ -3,9 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use oarlock_core::sentinel::{
-    Act, Address, Command, Effect, Event, FromSentinel, MAX_FRAME_BYTES, Notice, Outcome, Process,
-};
+use oarlock_core::sentinel::{Act, Address, Command, Effect, Event, FromSentinel, Notice, Outcome, Process};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -15,8 +13,6 @@ use crate::network::{Netlink, NetworkError};
 use crate::process::cgroup::MARK;
 use crate::process::spawn::{self, Started};
 use crate::process::{clock, identity};
-
-const _: () = assert!(MAX_FRAME_BYTES >= 4096);
 
 /// A child that has yet to say whether its program runs.
 #[derive(Debug)]
@@ -121,7 +117,7 @@ impl Shell {
         match spawn::service(&command, &mut group, self.oom_score_adjust) {
             Ok(Started { process, pidfd, report }) => {
                 let main = Some(MainProcess { process, pidfd, is_child: true });
-                self.services.running.insert(name, Running { group, main, watched: true });
+                self.services.running.insert(name, Running { group, main, watched: true, killed: false });
                 self.reports.push(Report { ticket, pipe: report, is_helper: false });
                 Some(Outcome::Forked(process))
             }
@@ -223,6 +219,7 @@ impl Shell {
         if identity::exists(agent) {
             self.log(&format!("killing the agent of a former sentinel, process {}", agent.pid));
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            self.old_agent = Some(pidfd);
         }
     }
 }

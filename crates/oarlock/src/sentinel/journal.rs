@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,7 +22,7 @@ pub(super) struct Journal {
 
 impl Journal {
     pub(super) fn open(directory: &Path) -> Self {
-        let file = File::options().create(true).append(true).open(directory.join("sentinel.log")).ok();
+        let file = File::options().create(true).mode(0o640).append(true).open(directory.join("sentinel.log")).ok();
         let written = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |data| data.len());
         // A regular file may be on a disk that hangs.
         let to_stderr = fstat(io::stderr()).is_ok_and(|stat| !FileType::from_raw_mode(stat.st_mode).is_file());

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use oarlock_core::sentinel::Process;
@@ -35,7 +35,8 @@ impl Lock {
     /// waited; the holder was then told as well, because the supervisor knows only us.
     pub(super) fn wait(directory: &Path, signals: &OwnedFd) -> io::Result<Option<Self>> {
         let path = directory.join("sentinel.lock");
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        // Nobody else may open it: whoever can, can lock it.
+        let file = File::options().read(true).write(true).create(true).mode(0o600).truncate(false).open(path)?;
         let mut told_to_end = false;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {

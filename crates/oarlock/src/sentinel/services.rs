@@ -18,6 +18,8 @@ pub(super) struct Running {
     pub(super) main: Option<MainProcess>,
     /// Nobody was told yet that the group is empty.
     pub(super) watched: bool,
+    /// It was killed, and what is found alive in it is to be killed again.
+    pub(super) killed: bool,
 }
 
 #[derive(Debug)]
@@ -63,14 +65,15 @@ impl Services {
         }
         let populated = group.is_populated();
         let watched = service.occupied && populated;
-        self.running.insert(name.clone(), Running { group, main, watched });
+        self.running.insert(name.clone(), Running { group, main, watched, killed: false });
         (!populated).then_some(Event::Emptied { name })
     }
 
     /// Kills every process of a service.
-    pub(super) fn kill(&self, name: &str) {
-        if let Some(running) = self.running.get(name) {
+    pub(super) fn kill(&mut self, name: &str) {
+        if let Some(running) = self.running.get_mut(name) {
             running.group.kill();
+            running.killed = true;
         }
     }
 
@@ -79,21 +82,25 @@ impl Services {
         self.running.iter_mut().find(|(_, running)| running.main.as_ref().is_some_and(|main| main.process.pid == pid))
     }
 
-    /// The groups that became empty since the last look.
+    /// The groups that became empty since the last look. A killed one that is not empty is killed
+    /// again where that is not the kernel's affair.
     pub(super) fn emptied(&mut self) -> Vec<String> {
-        let empty = self.running.iter_mut().filter(|(_, running)| running.watched && !running.group.is_populated());
-        let names = empty.map(|(name, running)| {
-            running.watched = false;
-            name.clone()
-        });
-        names.collect()
+        let mut emptied = Vec::new();
+        for (name, running) in self.running.iter_mut().filter(|(_, running)| running.watched) {
+            if !running.group.is_populated() {
+                running.watched = false;
+                emptied.push(name.clone());
+            } else if running.killed && running.group.events().is_none() {
+                running.group.kill();
+            }
+        }
+        emptied
     }
 
     /// Whether somebody must look from time to time, because no event tells.
     pub(super) fn must_look(&self) -> bool {
-        self.running
-            .values()
-            .any(|running| running.watched && running.main.is_none() && running.group.events().is_none())
+        let untold = |running: &Running| running.watched && running.group.events().is_none();
+        self.running.values().any(|running| untold(running) && (running.killed || running.main.is_none()))
     }
 }
 

@@ -62,6 +62,7 @@ enum Source {
     Signals,
     Timer,
     Agent,
+    OldAgent,
     Main(String),
     Group,
     Report,
@@ -73,6 +74,8 @@ pub(super) struct Shell {
     pub(super) store: Store,
     pub(super) services: Services,
     pub(super) agent: Agent,
+    /// The killed agent of a former sentinel, until it is dead.
+    pub(super) old_agent: Option<OwnedFd>,
     pub(super) netlink: Option<Netlink>,
     pub(super) journal: Journal,
     pub(super) lock: Lock,
@@ -117,6 +120,7 @@ impl Shell {
             store,
             services: Services::new(groups),
             agent: Agent::new(argv),
+            old_agent: None,
             netlink: Netlink::open().ok(),
             journal: Journal::open(&options.state_dir),
             lock,
@@ -204,6 +208,7 @@ impl Shell {
                 self.look_for_empty();
             }
             Source::Agent => self.serve_agent(),
+            Source::OldAgent => self.old_agent = None,
             Source::Main(name) => self.main_ended(&name, Exit::Unknown),
             Source::Group => self.look_for_empty(),
             Source::Report => self.serve_reports(),
@@ -261,26 +266,14 @@ impl Shell {
             match self.agent.receive() {
                 Ok(Some(message)) => self.handle(Event::Request { id: message.id, request: message.request }),
                 Ok(None) => return,
-                Err(FrameError::Closed) => {
-                    self.agent.signal(Signal::KILL);
-                    // Its death follows; until then the dead socket must not be polled.
-                    self.reap_agent();
-                    return;
-                }
+                // Dead, or as good as dead.
+                Err(FrameError::Closed) => return self.agent.kill(),
                 Err(error) => {
                     self.log(&format!("agent sent a bad frame ({error}): killing it"));
-                    self.agent.signal(Signal::KILL);
-                    self.reap_agent();
-                    return;
+                    return self.agent.kill();
                 }
             }
         }
-    }
-
-    /// The agent's socket is closed or unusable and the agent killed: forget it.
-    fn reap_agent(&mut self) {
-        self.agent.gone();
-        self.handle(Event::AgentGone);
     }
 
     fn agent_ended(&mut self, status: WaitStatus) {
@@ -294,18 +287,25 @@ impl Shell {
         {
             self.hopeless = u8::try_from(code).ok();
         }
-        self.reap_agent();
+        self.agent.gone();
+        self.handle(Event::AgentGone);
     }
 
     fn start_agent_if_due(&mut self) {
         let now_us = clock::boot_us();
-        if self.leaving || self.is_keeper || self.agent.start_at_us().is_none_or(|at| at > now_us) {
+        if self.next_start_us().is_none_or(|at| at > now_us) {
             return;
         }
         match self.agent.start(now_us) {
             Ok(process) => self.handle(Event::AgentStarted(process)),
             Err(error) => self.log(&format!("cannot start an agent: {error}")),
         }
+    }
+
+    /// When to start an agent, if one is wanted and the former one is dead.
+    fn next_start_us(&self) -> Option<u64> {
+        let wanted = !self.leaving && !self.is_keeper && self.old_agent.is_none();
+        self.agent.start_at_us().filter(|_| wanted)
     }
 
     fn wait(&mut self) -> io::Result<Vec<Source>> {
@@ -316,6 +316,10 @@ impl Shell {
             let flags = if unsent { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
             sources.push(Source::Agent);
             fds.push(PollFd::new(socket, flags));
+        }
+        if let Some(pidfd) = &self.old_agent {
+            sources.push(Source::OldAgent);
+            fds.push(PollFd::new(pidfd, PollFlags::IN));
         }
         for (name, running) in &self.services.running {
             if let Some(main) = running.main.as_ref().filter(|main| !main.is_child) {
@@ -342,7 +346,7 @@ impl Shell {
     }
 
     fn arm(&self) -> io::Result<()> {
-        let start = self.agent.start_at_us().filter(|_| !self.leaving && !self.is_keeper);
+        let start = self.next_start_us();
         let look = self.services.must_look().then(|| clock::boot_us() + LOOK_EVERY_US);
         let wake = [self.machine.wake_at_us(), start, look].into_iter().flatten().min();
         // An all-zero time would disarm the timer instead of firing at once.

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use oarlock_core::sentinel::Record;
@@ -45,7 +45,7 @@ pub(super) struct Store {
 impl Store {
     /// Opens the file and reads the newest whole record.
     pub(super) fn open(path: &Path, boot_id: String) -> io::Result<(Self, Found)> {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = File::options().read(true).write(true).create(true).mode(0o600).truncate(false).open(path)?;
         let new = file.metadata()?.len() == 0;
         // Later writes need no new memory, which could be short just then.
         fallocate(&file, FallocateFlags::empty(), 0, 2 * SLOT_BYTES as u64)?;

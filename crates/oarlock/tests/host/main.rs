@@ -1,5 +1,5 @@
-//! Tests against the real kernel: each case is a process of its own in a network namespace of its
-//! own, so that nothing of the machine is touched. Needs root; without, everything is skipped.
+//! Tests against the real kernel: each case is a process of its own in network and mount namespaces of
+//! its own, so that nothing of the machine is touched. Needs root; without, everything is skipped.
 //!
 //! There is no test harness because the same program must also play sentinel and agent.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test panics
@@ -57,7 +57,7 @@ fn run_here(cases: &[Case], name: &str) -> ExitCode {
 fn run_child(name: &str) -> bool {
     let exe = std::env::current_exe().expect("our own path");
     let mut child = Command::new("unshare")
-        .arg("--net")
+        .args(["--net", "--mount"])
         .arg(exe)
         .args(["--case", name])
         .stdin(Stdio::null())

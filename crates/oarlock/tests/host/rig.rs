@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use oarlock::process::clock::boot_us;
-use oarlock::sentinel::{AGENT_SOCKET, Options, SentinelHandle, UNDER_SENTINEL, become_sentinel};
+use oarlock::sentinel::{AGENT_SOCKET, Options, SentinelError, SentinelHandle, UNDER_SENTINEL, become_sentinel};
 use oarlock_core::sentinel::{
     Command as Service, FromSentinel, Guard, Notice, Record, Refusal, Reply, Request, ToSentinel, Welcome,
 };
@@ -56,6 +56,10 @@ fn play_agent(directory: &Path) -> ExitCode {
                     None => return true,
                 },
                 () = tokio::time::sleep(ASK_EVERY) => {
+                    let silence = Duration::from_millis(100);
+                    if let Err(SentinelError::Timeout { .. }) = handle.request(Request::Hello, silence).await {
+                        handle.kill_silent_sentinel();
+                    }
                     let text = fs::read_to_string(directory.join("ask")).unwrap_or_default();
                     let lines: Vec<&str> = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
                     // What was asked before this agent was born was for its predecessor.

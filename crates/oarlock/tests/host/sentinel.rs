@@ -19,8 +19,10 @@ pub const CASES: &[Case] = &[
     ("sentinel_respawns_a_killed_agent", respawns_a_killed_agent),
     ("sentinel_killed_is_replaced_by_its_agent", killed_is_replaced_by_its_agent),
     ("sentinel_killed_still_lapses_in_time", killed_still_lapses_in_time),
+    ("sentinel_stopped_is_replaced_and_lapses_in_time", stopped_is_replaced),
     ("sentinel_and_agent_killed_lapse_at_the_next_start", both_killed),
     ("sentinel_spare_takes_over", spare_takes_over),
+    ("sentinel_works_without_cgroups", works_without_cgroups),
     ("sentinel_promotes_under_a_guard", promotes_under_a_guard),
     ("sentinel_leaves_a_keeper", leaves_a_keeper),
     ("sentinel_keeper_hands_over", keeper_hands_over),
@@ -205,6 +207,47 @@ fn killed_still_lapses_in_time() {
     assert!(gone_us >= deadline_us);
     println!("  silenced {} us after the deadline", gone_us - deadline_us);
     assert!(gone_us - deadline_us <= BUDGET_US);
+}
+
+fn stopped_is_replaced() {
+    let mut rig = Rig::leased(Duration::from_millis(1000));
+    let db = rig.spawn("db", FOREVER, Some(guard()));
+    let deadline_us = rig.record().deadline_us.unwrap();
+    let (sentinel, agent) = (rig.holder().0, rig.agent_pid());
+    signal(sentinel, Signal::STOP);
+    rig.wait_for("another agent", || (rig.welcomes().len() == 2).then_some(()));
+    assert_eq!(rig.holder().0, agent);
+    let gone_us = moment(|| !runs(db));
+    println!("  silenced {} us after the deadline", gone_us.saturating_sub(deadline_us));
+    assert!(gone_us >= deadline_us && gone_us - deadline_us <= BUDGET_US);
+}
+
+/// Hides the hierarchy; the case has a mount namespace of its own.
+fn works_without_cgroups() {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    for line in mounts.lines().filter(|line| line.contains(" - cgroup2 ")) {
+        run(&format!("umount {}", line.split(' ').nth(4).unwrap()));
+    }
+    let mut rig = Rig::leased(Duration::from_millis(1500));
+    assert!(!rig.welcomes()[0].platform.cgroup_kill);
+    // One child leaves the session and keeps the mark, one keeps the session without the mark.
+    let db = rig.spawn("db", "setsid sleep 1001 & env -i /bin/sleep 1002 & exec sleep 1000", Some(guard()));
+    let standby = rig.spawn("standby", FOREVER, None);
+    let sleeps = |seconds: &str| {
+        let ours = |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let wanted = format!("sleep\0{seconds}\0");
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        all.map(ours).filter(|line| String::from_utf8_lossy(line).ends_with(&wanted)).count()
+    };
+    rig.wait_for("its children", || (sleeps("1001") == 1 && sleeps("1002") == 1).then_some(()));
+    kill_sentinel(&rig);
+    let deadline_us = rig.renew(Duration::from_millis(300));
+    let gone_us = moment(|| !runs(db) && sleeps("1001") == 0 && sleeps("1002") == 0);
+    println!("  silenced {} us after the deadline", gone_us.saturating_sub(deadline_us));
+    assert!(gone_us >= deadline_us && gone_us - deadline_us <= 4 * BUDGET_US);
+    rig.notice("the silence", |notice| matches!(notice, Notice::Silenced { .. }).then_some(()));
+    assert!(runs(standby));
+    assert_eq!(rig.ask(Request::KillGroup { name: "standby".into() }), Reply::Killed { remaining: vec![] });
 }
 
 fn both_killed() {
