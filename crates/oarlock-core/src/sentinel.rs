@@ -16,6 +16,8 @@
 mod acts;
 mod machine;
 mod message;
+#[cfg(test)]
+mod properties;
 mod record;
 #[cfg(test)]
 mod tests;

@@ -15,14 +15,12 @@ mod effects;
 mod frame;
 mod journal;
 mod keeper;
-mod launcher;
 mod lock;
 mod services;
 mod shell;
 mod store;
 
 pub use client::{SentinelError, SentinelHandle};
-pub use launcher::SentinelLauncher;
 
 use std::ffi::{CString, OsString};
 use std::io;

@@ -73,9 +73,12 @@ impl Sentinel {
 
     pub(super) fn guarded(&mut self, name: &str, guard: Guard) -> Result<Reply, Refusal> {
         self.admit(&guard)?;
-        if !self.record.service(name).is_some_and(Service::is_alive) {
-            return Err(Refusal::NotRunning { name: name.into() });
-        }
+        match self.record.service(name) {
+            // Its birth is checked against the guard it was ordered with.
+            Some(service) if service.main == Main::Starting => Err(Refusal::Busy { name: name.into() }),
+            Some(service) if service.is_alive() => Ok(()),
+            _ => Err(Refusal::NotRunning { name: name.into() }),
+        }?;
         self.set_guard(name, Some(guard));
         Ok(Reply::Done)
     }
@@ -140,7 +143,9 @@ impl Sentinel {
 
     pub(super) fn address_gone(&mut self, address: &Address) {
         let leaving = self.record.address_mut(address).is_some_and(|held| held.leaving);
-        if !leaving {
+        // While it is still being put up it may yet come: it is gone for good only afterwards.
+        let coming = |pending: &Pending| matches!(&pending.subject, Subject::Address(up) if same(up, address));
+        if !leaving || self.pending.values().any(coming) {
             return;
         }
         self.record.addresses.retain(|held| !same(&held.address, address));
@@ -181,7 +186,9 @@ impl Sentinel {
             service.main = Main::Running(process);
         }
         self.save();
-        if self.admit_all(pending.guard.as_ref()).is_err() {
+        // A kill that came between the order and the birth had nothing to hit.
+        let doomed = self.kills.iter().any(|wait| wait.name == *name);
+        if doomed || self.admit_all(pending.guard.as_ref()).is_err() {
             self.out.push(Effect::Kill { name: name.clone() });
         }
     }
@@ -200,11 +207,13 @@ impl Sentinel {
             },
             Subject::Promote(_) | Subject::Signal => Reply::Done,
             Subject::Address(address) => {
-                // Taken back while it was being put up.
-                if self.record.address_mut(address).is_some_and(|held| held.leaving) {
+                if self.record.address_mut(address).is_some_and(|held| !held.leaving) {
+                    Reply::Done
+                } else {
+                    // Taken back while it was being put up.
                     self.undo(&pending.subject);
+                    Reply::Refused(Refusal::NotRunning { name: address.to_string() })
                 }
-                Reply::Done
             }
         };
         self.reply(pending.id, reply);
@@ -238,13 +247,7 @@ impl Sentinel {
                     self.out.push(Effect::Kill { name: name.clone() });
                 }
             }
-            Subject::Address(address) => {
-                // Perhaps forgotten already, by a removal that came before the act.
-                if self.record.address_mut(address).is_none() {
-                    self.record.addresses.push(HeldAddress { address: address.clone(), guard: None, leaving: true });
-                }
-                self.remove_address(address);
-            }
+            Subject::Address(address) => self.remove_address(address),
             Subject::Signal => {}
         }
         let line = format!("undid an act that outlived its lease: {subject:?}");

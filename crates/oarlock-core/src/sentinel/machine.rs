@@ -210,10 +210,13 @@ impl Sentinel {
         let mut out = Vec::new();
         for service in &mut record.services {
             // Its starter died before it could write down what it had started.
-            if service.main == Main::Starting {
+            let cut_short = service.main == Main::Starting;
+            if cut_short {
                 service.main = Main::Exited(Exit::Unknown);
             }
-            if service.process().is_none() && service.occupied && !service.keep_group {
+            let lapsed = service.guard.as_ref().is_some_and(|guard| guard.generation <= record.lapsed_generation);
+            let rest = service.process().is_none() && !service.keep_group;
+            if service.is_alive() && (cut_short || lapsed || rest) {
                 out.push(Effect::Kill { name: service.name.clone() });
             }
         }

@@ -300,6 +300,31 @@ fn kill_reports_what_cannot_die() {
 }
 
 #[test]
+fn a_kill_hits_what_was_not_yet_born() {
+    let mut rig = Rig::leased();
+    rig.hold_acts = true;
+    rig.send(spawn("db", None));
+    let id = rig.send(Request::KillGroup { name: "db".into() });
+    rig.seen.clear();
+    rig.perform_held();
+    assert_eq!(killed(&rig.seen), ["db"]);
+    rig.dies("db");
+    assert_eq!(rig.reply(id), Some(Reply::Killed { remaining: vec![] }));
+}
+
+#[test]
+fn an_unfinished_silence_is_finished_by_the_next_sentinel() {
+    let mut rig = Rig::leased();
+    rig.ask(spawn("db", Some(guard(1, 1))));
+    rig.ask(Request::AddressUp { address: address(100), guard: Some(guard(1, 1)) });
+    rig.tick_at_deadline();
+    let mut next = Rig::with(Sentinel::adopt(rig.sentinel.record().clone(), Platform::default()));
+    let effects = next.event(Event::Tick);
+    assert_eq!(killed(&effects), ["db"]);
+    assert!(effects.contains(&Effect::RemoveAddress(address(100))));
+}
+
+#[test]
 fn the_rest_of_a_group_dies_with_its_main_process_and_stays_guarded_until_gone() {
     let mut rig = Rig::leased();
     rig.ask(spawn("oar", Some(guard(1, 1))));
