@@ -162,6 +162,9 @@ impl Sentinel {
 
     /// The second half of every act: look again whether it may stand.
     pub(super) fn acted(&mut self, ticket: u64, outcome: Outcome) {
+        if let (Some(pending), Outcome::Forked(process)) = (self.pending.get_mut(&ticket), &outcome) {
+            pending.forked = Some(*process);
+        }
         let Some(pending) = self.pending.get(&ticket).cloned() else {
             return;
         };
@@ -194,17 +197,18 @@ impl Sentinel {
     }
 
     fn done(&mut self, pending: &Pending) {
+        if let Subject::Spawn(name) = &pending.subject
+            && self.running(name).ok() != pending.forked
+        {
+            // Executed and ended before we could say so; the notice told how.
+            return self.refuse(pending.id, Refusal::NotRunning { name: name.clone() });
+        }
         if let Err(refusal) = self.admit_all(pending.guard.as_ref()) {
             self.undo(&pending.subject);
-            self.refuse(pending.id, refusal);
-            return;
+            return self.refuse(pending.id, refusal);
         }
         let reply = match &pending.subject {
-            Subject::Spawn(name) => match self.running(name) {
-                Ok(process) => Reply::Spawned { pid: process.pid },
-                // Executed and ended before we could say so; the notice tells how.
-                Err(refusal) => Reply::Refused(refusal),
-            },
+            Subject::Spawn(_) => Reply::Spawned { pid: pending.forked.map_or(0, |process| process.pid) },
             Subject::Promote(_) | Subject::Signal => Reply::Done,
             Subject::Address(address) => {
                 if self.record.address_mut(address).is_some_and(|held| !held.leaving) {
@@ -224,7 +228,7 @@ impl Sentinel {
             Subject::Spawn(name) => {
                 // Never forked: nothing will report its end.
                 if let Some(service) = self.record.service_mut(name)
-                    && service.main == Main::Starting
+                    && pending.forked.is_none()
                 {
                     service.main = Main::Exited(super::Exit::Unknown);
                     service.occupied = false;
@@ -275,7 +279,7 @@ impl Sentinel {
     fn act(&mut self, id: Option<u64>, guard: Option<Guard>, subject: Subject, act: Act) {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.pending.insert(ticket, Pending { id, guard, subject });
+        self.pending.insert(ticket, Pending { id, guard, subject, forked: None });
         self.out.push(Effect::Act { ticket, act });
     }
 

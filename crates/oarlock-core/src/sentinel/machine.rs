@@ -164,6 +164,9 @@ pub(super) struct Pending {
     pub id: Option<u64>,
     pub guard: Option<Guard>,
     pub subject: Subject,
+    /// What a start has forked: another start under the same name may follow before we hear how
+    /// this one ended.
+    pub forked: Option<Process>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -185,6 +185,8 @@ impl Shell {
             let ready = self.wait().map_err(StartError::new("waiting"))?;
             // A lapse comes before whatever else happened.
             self.handle(Event::Tick);
+            // Before the ends of processes: a short program runs first and ends then.
+            self.serve_reports();
             for source in ready {
                 self.serve(source);
             }
@@ -211,7 +213,7 @@ impl Shell {
             Source::OldAgent => self.old_agent = None,
             Source::Main(name) => self.main_ended(&name, Exit::Unknown),
             Source::Group => self.look_for_empty(),
-            Source::Report => self.serve_reports(),
+            Source::Report => {}
         }
     }
 

@@ -106,6 +106,11 @@ fn starts_nothing_after_a_lapse() {
 
 fn reports_exits() {
     let mut rig = Rig::new();
+    for _ in 0..20 {
+        // However short it is, it did start.
+        rig.spawn("short", "exit 0", None);
+        rig.wait_for("its end", || (!rig.record().services[0].is_alive()).then_some(()));
+    }
     let pid = rig.spawn("oar", "setsid sleep 1000 & echo started; exit 7", None);
     let exit = rig.notice("the exit", |notice| match notice {
         Notice::Exited { name, pid: of, exit } if name == "oar" && *of == pid => Some(*exit),
