@@ -142,6 +142,9 @@ impl Driver {
 
     /// Something happened to one of its resources.
     pub fn observe(&mut self, now: Mono, resource: ResourceId, what: &Observation) -> Option<Happening> {
+        if let Observation::Postgresql(PgObservation::Note { text }) = what {
+            return Some(Happening::Note { text: text.clone() });
+        }
         let unit = self.units.get_mut(usize::from(resource.index))?;
         let before = failures(unit);
         match (unit, what) {

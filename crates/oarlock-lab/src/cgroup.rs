@@ -15,7 +15,7 @@ const CONTROLLERS: [&str; 5] = ["cpuset", "cpu", "cpuacct", "devices", "freezer"
 pub const REALTIME_PERIOD_US: u32 = 100_000;
 /// Real-time budgets tried for a host, in microseconds per period: what the machine has is
 /// shared by all hosts of all labs on it.
-const REALTIME_BUDGETS_US: [u32; 3] = [10_000, 5_000, 2_000];
+const REALTIME_BUDGETS_US: [u32; 3] = [20_000, 10_000, 5_000];
 
 /// Joins the control groups named before `--` and becomes the command after it.
 const JOIN: &str = r#"while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@""#;

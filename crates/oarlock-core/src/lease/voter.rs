@@ -22,6 +22,8 @@ pub struct Voter {
     last: BTreeMap<NodeId, Renew>,
     /// When each was last acknowledged.
     heard: BTreeMap<NodeId, Mono>,
+    /// When its generation was applied here.
+    begun: BTreeMap<NodeId, Mono>,
 }
 
 /// A voter's answer to a renewal.
@@ -52,6 +54,7 @@ impl Voter {
             until: BTreeMap::new(),
             last: BTreeMap::new(),
             heard: BTreeMap::new(),
+            begun: BTreeMap::new(),
         }
     }
 
@@ -77,7 +80,14 @@ impl Voter {
 
     /// Since when the node is silent: its last acknowledged renewal, or our own start.
     pub fn silent_since(&self, node: NodeId) -> Mono {
-        self.heard.get(&node).copied().unwrap_or(self.started)
+        let begun = self.begun.get(&node).copied().unwrap_or(self.started);
+        self.heard.get(&node).copied().map_or(begun, |heard| heard.max(begun))
+    }
+
+    /// A generation of the node was committed: it has a while to send its first renewal before it
+    /// is suspected. This changes no promise.
+    pub fn began(&mut self, now: Mono, node: NodeId) {
+        self.begun.insert(node, now);
     }
 
     /// The end of the time for which `node` may count on this voter.

@@ -291,6 +291,7 @@ impl Database {
             (PgObservation::Started, S::StartingPrimary) | (PgObservation::Promoted, S::Promoting) => {
                 self.state = S::Primary;
                 self.status = None;
+                self.guarding.began();
             }
             (PgObservation::GuardSet { position }, S::Primary) => self.guarding.was_set(*position),
             (PgObservation::Opened, S::Primary) => self.guarding.was_opened(),

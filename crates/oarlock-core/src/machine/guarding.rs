@@ -3,7 +3,7 @@
 
 use crate::entry::{Entry, SetVersion};
 use crate::ids::{CopyId, GroupId, NodeId};
-use crate::resource::postgresql::{Lsn, PgCommand, PgStatus};
+use crate::resource::postgresql::{Lsn, PgCommand, PgStatus, Running};
 use crate::state::GroupState;
 use crate::time::{Mono, Span};
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,6 +100,18 @@ impl Guarding {
     pub fn forget_guard(&mut self) {
         self.proven = None;
         self.setting = None;
+    }
+
+    /// The server has just become a primary: no standby is connected under this epoch's name yet.
+    pub(super) fn began(&mut self) {
+        self.status = Some(PgStatus {
+            running: Running::Primary,
+            position: Lsn::default(),
+            streaming: true,
+            standbys: Vec::new(),
+            waiting_ms: 0,
+            sick: None,
+        });
     }
 
     pub(super) fn was_set(&mut self, position: Lsn) {

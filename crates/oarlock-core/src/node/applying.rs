@@ -41,6 +41,7 @@ impl Core {
                     driver.rejoin_applied(*epoch, *nonce);
                 }
             }
+            Entry::Alive { node, .. } => self.voter.began(self.now, *node),
             Entry::Clear { resource } => {
                 if let Some(driver) = self.drivers.get_mut(usize::from(resource.group.0)) {
                     driver.clear(*resource);

@@ -144,7 +144,9 @@ impl Core {
     }
 
     fn group_report(&self, node: NodeId, id: GroupId) -> Option<&GroupReport> {
-        self.reports.get(&node)?.groups.get(usize::from(id.0))
+        // What a node said before it died says nothing of now.
+        let report = self.reports.get(&node).filter(|_| self.state.is_alive(node))?;
+        report.groups.get(usize::from(id.0))
     }
 
     fn group_status(&self, id: GroupId, config: &GroupConfig) -> GroupStatus {
@@ -211,7 +213,7 @@ impl Core {
         let state = state.map_or_else(|| "unknown".into(), |report| report.state.clone());
         let data = kind == Kind::Postgresql;
         let role = match state.as_str() {
-            "primary" | "primary-closed" | "up" | "running" => "primary",
+            "primary" | "primary-closed" | "handing-over" => "primary",
             "standby" => "standby",
             _ => "none",
         };

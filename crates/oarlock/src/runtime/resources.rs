@@ -8,10 +8,11 @@ use crate::agents::launcher::sentinel::{SentinelLauncher, exit as exit_of};
 use crate::agents::postgresql::{
     Member, PgAgent, PgHandle, PgSettings, PgTiming, ServerUser, UserFiles, debian_bin_dir,
 };
-use crate::agents::service::{Check, Http, LogFile, Probe, Run, ServiceAgent, ServiceHandle, ServiceSettings, Sql};
+use crate::agents::service::{ServiceAgent, ServiceHandle, ServiceSettings};
 use crate::agents::user::SystemUser;
 use crate::causes::with_causes;
-use crate::config::{self, CheckKind, PostgresqlSettings, Program, ResourceKind, Settings};
+use crate::config::{self, PostgresqlSettings, Profile, ResourceKind, Settings};
+use crate::profiles::oar::{self, Oar};
 use crate::secrets::ClusterSecrets;
 use crate::sentinel::SentinelHandle;
 use oarlock_core::ids::{NodeId, ResourceId};
@@ -19,13 +20,10 @@ use oarlock_core::resource::{AddressCommand, Command, Observation, Order};
 use oarlock_core::sentinel::Exit;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Reports that wait for the loop.
 const WAITING: usize = 256;
-/// The size from which the output of a service is moved aside.
-const LOG_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What all agents need.
 pub struct Surroundings {
@@ -234,52 +232,21 @@ async fn service_settings(
     settings: &config::ServiceSettings,
     around: &Surroundings,
 ) -> Result<ServiceSettings, String> {
-    let run = match &settings.program {
-        Program::Command(command) => Run::Supervised { command: command.clone(), stop_signal: libc::SIGTERM },
-        Program::Commands { start, stop, .. } => Run::Scripts { start: start.clone(), stop: stop.clone() },
-    };
     let owner = user(&settings.user).await?;
-    let mut env = vec![
-        ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
-        ("HOME".to_owned(), owner.home.clone()),
-        ("USER".to_owned(), owner.name.clone()),
-        ("LOGNAME".to_owned(), owner.name.clone()),
-        ("LANG".to_owned(), "C.UTF-8".to_owned()),
-    ];
-    env.extend(settings.environment.iter().cloned());
-    let mut checks = Vec::new();
-    if let Program::Commands { status, .. } = &settings.program {
-        checks.push(check(Probe::Command(status.clone()), &settings.check));
-    }
-    if let Some(kind) = &settings.check.kind {
-        checks.push(check(probe(kind)?, &settings.check));
-    }
-    Ok(ServiceSettings {
-        name: name.to_owned(),
-        run,
-        user: owner,
-        env,
-        cwd: settings.working_dir.clone(),
-        log: LogFile { file: around.log_dir.join(format!("{name}.log")), max_bytes: LOG_MAX_BYTES },
-        checks,
-        start_timeout: settings.start_timeout,
-        stop_timeout: settings.stop_timeout,
-        hooks: None,
-    })
-}
-
-fn check(probe: Probe, settings: &config::CheckSettings) -> Check {
-    let interval = settings.interval.max(Duration::from_millis(50));
-    Check { probe, interval, deadline: settings.timeout, failures: settings.failures.max(1) }
-}
-
-fn probe(kind: &CheckKind) -> Result<Probe, String> {
-    Ok(match kind {
-        CheckKind::Command(command) => Probe::Command(command.clone()),
-        CheckKind::Tcp(address) => Probe::Tcp(address.clone()),
-        CheckKind::Http(url) => Probe::Http(Http::parse(url).ok_or_else(|| format!("not a URL: {url}"))?),
-        CheckKind::Sql { connection, query } => {
-            Probe::Sql(Sql { connection: connection.clone(), query: query.clone() })
+    let mut service = ServiceSettings::configured(name, settings, owner, &around.log_dir);
+    match settings.profile {
+        Some(Profile::Oar) => {
+            let (notes, mut queue) = mpsc::unbounded_channel();
+            let inner = around.inner.clone();
+            tokio::spawn(async move {
+                while let Some(text) = queue.recv().await {
+                    let _ = inner.send(Inner::Note(text)).await;
+                }
+            });
+            let conf = settings.config_file.clone().unwrap_or_else(|| oar::CONF_FILE.into());
+            Oar::new(conf, notes).equip(&mut service);
         }
-    })
+        None => {}
+    }
+    Ok(service)
 }
