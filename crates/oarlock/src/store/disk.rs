@@ -13,7 +13,7 @@ use super::format::{
     FIRST_RECORD, Layout, MARK_STRIDE, MARKS_BYTES, Mark, Stage, decode_identity, decode_mark, decode_slot,
     encode_identity, encode_mark, encode_slot, judge, place,
 };
-use super::{Owner, SaveError, StoreError, StoreId};
+use super::{Owner, SaveError, StoreError, StoreId, writer};
 use crate::keys::random_bytes;
 
 const IDENTITY: &str = "identity";
@@ -251,9 +251,18 @@ impl Disk {
         self.write_mark(newest)
     }
 
-    /// Replaces the record. Reports how long each sync took. After an error it is unknown which of the two records,
-    /// old or new, will be found; the next call writes a whole record again.
-    pub fn write(&mut self, record: &[u8], synced: &mut impl FnMut(Duration)) -> Result<(), SaveError> {
+    fn write_mark(&mut self, mark: Mark) -> Result<(), SaveError> {
+        let bytes = encode_mark(self.id, mark);
+        let offset = (place(mark.generation) * MARK_STRIDE) as u64;
+        self.marks.write_all_at(&bytes, offset).map_err(failed("write the commit mark"))?;
+        self.marks.sync_data().map_err(failed("sync the commit mark"))
+    }
+}
+
+impl writer::Write for Disk {
+    /// After an error it is unknown which of the two records, old or new, will be found; the next call writes a whole
+    /// record again.
+    fn write(&mut self, record: &[u8], synced: &mut dyn FnMut(Duration)) -> Result<(), SaveError> {
         let generation = self.generation + 1;
         let (bytes, hash) = encode_slot(self.id, generation, record);
         let slot = &self.slots[place(generation)];
@@ -267,13 +276,6 @@ impl Disk {
         self.write_mark(Mark { generation, hash })?;
         synced(begun.elapsed());
         Ok(())
-    }
-
-    fn write_mark(&mut self, mark: Mark) -> Result<(), SaveError> {
-        let bytes = encode_mark(self.id, mark);
-        let offset = (place(mark.generation) * MARK_STRIDE) as u64;
-        self.marks.write_all_at(&bytes, offset).map_err(failed("write the commit mark"))?;
-        self.marks.sync_data().map_err(failed("sync the commit mark"))
     }
 }
 

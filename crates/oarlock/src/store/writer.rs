@@ -8,11 +8,16 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::SaveError;
-use super::disk::Disk;
 use super::latency::{Recent, SyncLatency};
 
 /// Outcome of one save.
 pub type Answer = Result<(), SaveError>;
+
+/// What records are written with: the disk, or in tests something slower or more brittle.
+pub trait Write: Send + 'static {
+    /// Replaces the record; tells how long each sync took.
+    fn write(&mut self, record: &[u8], synced: &mut dyn FnMut(Duration)) -> Answer;
+}
 
 /// It writes one record at a time and calls nothing deep.
 const STACK_BYTES: usize = 128 * 1024;
@@ -44,15 +49,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Writer {
-    /// Starts the thread. One answer comes for each record submitted, in that order.
-    pub fn start(disk: Disk) -> io::Result<(Self, mpsc::UnboundedReceiver<Answer>)> {
+    /// Starts the thread, which writes with `write`. One answer comes for each record submitted, in that order.
+    pub fn start(write: impl Write) -> io::Result<(Self, mpsc::UnboundedReceiver<Answer>)> {
         let shared = Arc::new(Shared::default());
         let (answers, receiver) = mpsc::unbounded_channel();
         let work = Ended(shared.clone());
         thread::Builder::new()
             .name("store".to_owned())
             .stack_size(STACK_BYTES)
-            .spawn(move || run(disk, &work.0, &answers))?;
+            .spawn(move || run(write, &work.0, &answers))?;
         Ok((Self { shared }, receiver))
     }
 
@@ -96,7 +101,7 @@ impl Drop for Ended {
     }
 }
 
-fn run(mut disk: Disk, shared: &Shared, answers: &mpsc::UnboundedSender<Answer>) {
+fn run(mut disk: impl Write, shared: &Shared, answers: &mpsc::UnboundedSender<Answer>) {
     while let Some((record, saves)) = next(shared) {
         let answer = disk.write(&record, &mut |duration| lock(&shared.latency).push(duration));
         for _ in 0..saves {

@@ -267,3 +267,83 @@ impl Partial {
         request
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE_MS: Duration = Duration::from_millis(20);
+
+    /// A xorshift generator; the seed is the state.
+    fn random(state: &mut u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state
+    }
+
+    /// An authentic peer gone mad: no panic, and no more memory than a few messages.
+    #[test]
+    fn any_content_is_survived_within_bounds() {
+        let (mut inbound, mut outbound) = (Inbound::default(), Outbound::default());
+        let mut state = 1;
+        let mut now = Instant::now();
+        for round in 0..200_000_u64 {
+            let pick = random(&mut state);
+            let id = pick % 7;
+            let (index, count) = ((pick >> 8) as u16 % 300, (pick >> 24) as u16 % 300);
+            let length = if pick & 1 == 0 { CHUNK_BYTES } else { (pick >> 40) as usize % (CHUNK_BYTES + 50) };
+            let mut body = id.to_le_bytes().to_vec();
+            body.extend_from_slice(&index.to_le_bytes());
+            body.extend_from_slice(&count.to_le_bytes());
+            body.resize(body.len() + length, round as u8);
+            body.truncate(if pick.is_multiple_of(50) { (pick >> 50) as usize % 20 } else { body.len() });
+            let payload = inbound.on_chunk(now, PATIENCE_MS, &body).ok().flatten();
+            assert!(payload.is_none_or(|payload| payload.len() <= MAX_CHUNKS * CHUNK_BYTES));
+            if round % 1000 == 0 {
+                outbound.push(now, &vec![0; (pick >> 33) as usize % MAX_PAYLOAD_BYTES]);
+            }
+            outbound.on_repair(now, &body[..body.len().min(8 + BITMAP_BYTES)]).ok();
+            if round % 10 == 0 {
+                now += Duration::from_millis(pick % 30);
+                assert!(inbound.tick(now).len() <= IN_FLIGHT);
+                assert!(outbound.burst(now).len() <= BURST);
+                outbound.expire(now);
+            }
+            assert!(inbound.partial.len() <= IN_FLIGHT && inbound.completed.len() <= REMEMBERED);
+            assert!(outbound.kept.len() <= IN_FLIGHT && outbound.waiting.len() <= IN_FLIGHT * MAX_CHUNKS);
+        }
+    }
+
+    #[test]
+    fn what_is_never_completed_is_given_up() {
+        let now = Instant::now();
+        let (mut inbound, mut outbound) = (Inbound::default(), Outbound::default());
+        outbound.push(now, &[0; 5000]);
+        let chunks = outbound.burst(now);
+        assert_eq!(inbound.on_chunk(now, PATIENCE_MS, &chunks[0]), Ok(None));
+        let mut asked = 0;
+        let mut at = now;
+        while let Some(due) = inbound.due() {
+            assert!(due > at || asked == 0, "no busy loop");
+            at = due;
+            asked += inbound.tick(at).len();
+        }
+        assert!((5..20).contains(&asked), "asked {asked} times");
+        assert!(at >= now + PATIENCE && inbound.incomplete == 1);
+        while let Some(due) = outbound.due() {
+            outbound.burst(due);
+            outbound.expire(due);
+        }
+        assert!(outbound.kept.is_empty());
+    }
+
+    #[test]
+    fn a_newer_long_message_pushes_out_the_oldest() {
+        let now = Instant::now();
+        let mut outbound = Outbound::default();
+        let unsent: u64 = (0..6).map(|_| outbound.push(now, &[0; MAX_PAYLOAD_BYTES])).sum();
+        assert_eq!(unsent, 2);
+        assert_eq!(outbound.waiting.len(), IN_FLIGHT * MAX_CHUNKS);
+    }
+}

@@ -132,6 +132,8 @@ pub struct LinkStatus {
     pub up: bool,
     /// Milliseconds since a probe was heard on it; `None` if never.
     pub last_heard_ms: Option<u64>,
+    /// The last round trip measured, in microseconds, the peer's own delay in answering taken off.
+    pub round_trip_us: Option<u64>,
     /// Bytes handed to the socket, UDP payload only.
     pub sent_bytes: u64,
     /// Bytes received, authenticated or the copy of something authenticated.

@@ -1,16 +1,64 @@
 //! One link to a peer: a pair of addresses, its liveness and its counters.
 //!
 //! Both ends send small sealed probes on every link. A probe says whether its sender hears the other end on that link;
-//! the link is up when both do. A probe names the addresses it was meant for, so that one copied to another link by a
-//! stranger does not make that link look alive.
+//! the link is up when both do. A probe also returns the time that the other end's last probe carried. That gives the
+//! round trip, and keeps a probe that was held up somewhere from announcing a link that is down: up again takes an
+//! answer to something sent since. A probe names the addresses it was meant for, so that one copied to another link by
+//! a stranger does not make that link look alive.
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{LinkStatus, LinkTiming};
 
 /// Length of a probe's content.
-pub const PROBE_BYTES: usize = 1 + 16 + 16;
+pub const PROBE_BYTES: usize = 1 + 8 + 8 + 4 + 16 + 16;
+
+/// What a probe says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Probe {
+    /// Whether its sender hears the other end on this link.
+    hears: bool,
+    /// Its sender's clock, in microseconds since some moment.
+    sent_us: u64,
+    /// `sent_us` of the last probe that its sender heard; 0 if none.
+    echo_us: u64,
+    /// How long ago that was, in microseconds.
+    held_us: u32,
+    /// Its sender's address.
+    from: [u8; 16],
+    /// The address it is meant for.
+    to: [u8; 16],
+}
+
+impl Probe {
+    fn to_bytes(self) -> [u8; PROBE_BYTES] {
+        let mut bytes = [0; PROBE_BYTES];
+        bytes[0] = u8::from(self.hears);
+        bytes[1..9].copy_from_slice(&self.sent_us.to_le_bytes());
+        bytes[9..17].copy_from_slice(&self.echo_us.to_le_bytes());
+        bytes[17..21].copy_from_slice(&self.held_us.to_le_bytes());
+        bytes[21..37].copy_from_slice(&self.from);
+        bytes[37..].copy_from_slice(&self.to);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let ([hears], rest) = bytes.split_first_chunk()?;
+        let (sent_us, rest) = rest.split_first_chunk()?;
+        let (echo_us, rest) = rest.split_first_chunk()?;
+        let (held_us, rest) = rest.split_first_chunk()?;
+        let (from, to) = rest.split_first_chunk()?;
+        Some(Self {
+            hears: *hears == 1,
+            sent_us: u64::from_le_bytes(*sent_us),
+            echo_us: u64::from_le_bytes(*echo_us),
+            held_us: u32::from_le_bytes(*held_us),
+            from: *from,
+            to: to.try_into().ok()?,
+        })
+    }
+}
 
 /// State of one link to a peer.
 #[derive(Debug)]
@@ -27,8 +75,14 @@ pub struct Path {
     pub send_errors: u64,
     heard: Option<Instant>,
     hears: bool,
-    heard_by_peer: bool,
+    /// When the peer last proved that it hears us.
+    confirmed: Option<Instant>,
     up: bool,
+    /// Our clock when the link was last not up, in microseconds.
+    down_us: u64,
+    /// What the peer's clock said in the newest probe.
+    peer_us: u64,
+    round_trip: Option<Duration>,
     /// Session and counter of the newest probe: an older one that comes late tells nothing new.
     newest: (u32, u64),
 }
@@ -53,58 +107,82 @@ impl Path {
             send_errors: 0,
             heard: None,
             hears: false,
-            heard_by_peer: false,
+            confirmed: None,
             up: false,
+            down_us: 0,
+            peer_us: 0,
+            round_trip: None,
             newest: (0, 0),
         }
     }
 
-    /// The content of the next probe on this path.
-    pub fn probe(&self) -> [u8; PROBE_BYTES] {
-        let mut probe = [0; PROBE_BYTES];
-        probe[0] = u8::from(self.hears);
-        probe[1..17].copy_from_slice(&canonical(self.local));
-        probe[17..].copy_from_slice(&canonical(self.remote));
-        probe
+    /// The content of a probe to send now. `clock_us` is our clock; it must not be 0 nor go back.
+    pub fn probe(&self, (now, clock_us): (Instant, u64)) -> [u8; PROBE_BYTES] {
+        let held = self.heard.map_or(Duration::ZERO, |heard| now.saturating_duration_since(heard));
+        let probe = Probe {
+            hears: self.hears,
+            sent_us: clock_us,
+            echo_us: self.peer_us,
+            held_us: held.as_micros().try_into().unwrap_or(u32::MAX),
+            from: canonical(self.local),
+            to: canonical(self.remote),
+        };
+        probe.to_bytes()
     }
 
     /// Takes a probe that authenticated as number `counter` of `session`. `None`: it was meant for another path.
-    pub fn on_probe(&mut self, now: Instant, session: u32, counter: u64, probe: &[u8]) -> Option<PathChange> {
-        let probe: &[u8; PROBE_BYTES] = probe.try_into().ok()?;
-        if probe[1..17] != canonical(self.remote) || probe[17..] != canonical(self.local) {
+    pub fn on_probe(
+        &mut self,
+        (now, clock_us): (Instant, u64),
+        timing: &LinkTiming,
+        (session, counter): (u32, u64),
+        content: &[u8],
+    ) -> Option<PathChange> {
+        let probe = Probe::from_bytes(content)?;
+        if probe.from != canonical(self.remote) || probe.to != canonical(self.local) {
             return None;
         }
-        self.heard = Some(now);
         let (last_session, last_counter) = self.newest;
         if session != last_session || counter > last_counter {
+            self.heard = Some(now);
             self.newest = (session, counter);
-            self.heard_by_peer = probe[0] == 1;
+            self.peer_us = probe.sent_us;
+            if probe.hears && probe.echo_us >= self.down_us.max(1) {
+                self.confirmed = Some(now);
+            } else if probe.echo_us > 0 {
+                self.confirmed = None;
+            }
+            // Else the peer has just started and cannot know yet: what its predecessor knew holds a while longer.
+            let passed = clock_us.checked_sub(probe.echo_us).filter(|_| probe.echo_us > 0);
+            let round_trip = passed.and_then(|passed| passed.checked_sub(probe.held_us.into()));
+            self.round_trip = round_trip.map(Duration::from_micros).or(self.round_trip);
         }
-        Some(self.settle(true))
+        Some(self.tick((now, clock_us), timing))
+    }
+
+    /// The peer's process is a new one, with another clock; what it heard of us was heard by its predecessor.
+    pub fn forget_peer_clock(&mut self) {
+        (self.peer_us, self.newest) = (0, (0, 0));
     }
 
     /// Notes what became due by `now`.
-    pub fn tick(&mut self, now: Instant, timing: &LinkTiming) -> PathChange {
-        let hears = self.silent_from(timing).is_some_and(|silent| now < silent);
-        self.settle(hears)
-    }
-
-    /// When it will count as silent, unless something is heard.
-    pub fn silent_from(&self, timing: &LinkTiming) -> Option<Instant> {
-        self.heard.filter(|_| self.hears).map(|heard| heard + timing.down_after())
-    }
-
-    fn settle(&mut self, hears: bool) -> PathChange {
-        let probe_now = hears != self.hears;
-        self.hears = hears;
-        if !hears {
-            // What the peer said last is as old as our hearing it.
-            self.heard_by_peer = false;
+    pub fn tick(&mut self, (now, clock_us): (Instant, u64), timing: &LinkTiming) -> PathChange {
+        let recent = |at: Option<Instant>| at.is_some_and(|at| now < at + timing.down_after());
+        let hears = recent(self.heard);
+        let up = hears && recent(self.confirmed);
+        let change = PathChange { probe_now: hears != self.hears, up: (up != self.up).then_some(up) };
+        (self.hears, self.up) = (hears, up);
+        if change.up == Some(false) {
+            (self.confirmed, self.down_us) = (None, clock_us);
         }
-        let up = self.hears && self.heard_by_peer;
-        let changed = up != self.up;
-        self.up = up;
-        PathChange { probe_now, up: changed.then_some(up) }
+        change
+    }
+
+    /// When it will change its state, unless something is heard.
+    pub fn due(&self, timing: &LinkTiming) -> Option<Instant> {
+        let heard = self.heard.filter(|_| self.hears);
+        let confirmed = self.confirmed.filter(|_| self.up);
+        heard.into_iter().chain(confirmed).min().map(|at| at + timing.down_after())
     }
 
     /// For `status`.
@@ -115,6 +193,7 @@ impl Path {
             address: self.remote,
             up: self.up,
             last_heard_ms: self.heard.map(since),
+            round_trip_us: self.round_trip.map(|round_trip| round_trip.as_micros() as u64),
             sent_bytes: self.sent_bytes,
             received_bytes: self.received_bytes,
             send_errors: self.send_errors,

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::{Outcome, SMALL, make_small, open_small, owner};
 use crate::store::format::{MARK_STRIDE, Mark, Stage, encode_identity, encode_mark, encode_slot, place};
+use crate::store::writer::Write;
 use crate::store::{Owner, StoreId};
 
 /// Puts the first `length` bytes of what a step writes over what is there, as a crash in it leaves them.

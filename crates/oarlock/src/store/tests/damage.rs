@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::{Outcome, make_small, open_small};
 use crate::store::format::MARK_STRIDE;
+use crate::store::writer::Write;
 
 const FILES: [&str; 4] = ["identity", "marks", "slot-0", "slot-1"];
 

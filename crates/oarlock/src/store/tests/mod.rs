@@ -3,12 +3,14 @@
 mod crashes;
 mod damage;
 mod saving;
+mod slow;
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::disk::{self, Disk, Found};
 use super::format::Layout;
+use super::writer::Write;
 use super::{Owner, StoreId};
 
 /// Small, so that every byte of every file can be tried.

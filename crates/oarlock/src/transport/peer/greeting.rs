@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::super::crypto::same;
 use super::super::handshake::Outgoing;
 use super::super::packet::{Challenge, Initiation, Response, challenge, response};
+use super::super::path::Path;
 use super::super::session::Session;
 use super::super::{LinkTiming, TransportEvent};
 use super::{Context, Node, PeerState};
@@ -138,6 +139,7 @@ impl PeerState {
         (self.heard, self.probe_at) = (cx.now, cx.now);
         if self.met.replace(instance) != Some(instance) {
             self.inbound.reset();
+            self.paths.iter_mut().for_each(Path::forget_peer_clock);
             cx.out.events.push_back(TransportEvent::SessionUp { peer: self.id });
         }
         self.send_probes(cx);

@@ -68,8 +68,20 @@ impl Node {
         Hello { index: self.next_index, instance: self.instance }
     }
 
+    /// The probes of all peers leave at the same moments, so that they wake us once.
+    fn next_probe(&self, now: Instant) -> Instant {
+        let interval = self.timing.probe();
+        let rest = now.saturating_duration_since(self.start).as_nanos() % interval.as_nanos();
+        now + interval - Duration::from_nanos(rest as u64)
+    }
+
+    /// The moment, and our clock in microseconds, which starts at 1 with this process.
+    fn clock(&self, now: Instant) -> (Instant, u64) {
+        (now, now.saturating_duration_since(self.start).as_micros() as u64 + 1)
+    }
+
     fn stamp(&self, now: Instant) -> u64 {
-        self.wall_us.saturating_add(now.saturating_duration_since(self.start).as_micros() as u64)
+        self.wall_us.saturating_add(self.clock(now).1)
     }
 }
 
@@ -221,7 +233,8 @@ impl PeerState {
             self.previous = None;
         }
         for path in 0..self.paths.len() {
-            let change = self.paths.get_mut(path).map(|path| path.tick(cx.now, &cx.node.timing));
+            let (clock, timing) = (cx.node.clock(cx.now), &cx.node.timing);
+            let change = self.paths.get_mut(path).map(|path| path.tick(clock, timing));
             self.on_path_change(cx, path, change.unwrap_or_default());
         }
         self.tick_handshake(cx);
@@ -237,7 +250,7 @@ impl PeerState {
     pub fn due(&self, node: &Node) -> Option<Instant> {
         let handshake = self.outgoing.as_ref().map_or_else(|| self.handshake_at(node), |outgoing| outgoing.due);
         let probe = self.current.is_some().then_some(self.probe_at);
-        let paths = self.paths.iter().filter_map(|path| path.silent_from(&node.timing));
+        let paths = self.paths.iter().filter_map(|path| path.due(&node.timing));
         let queue = self.queue.front().map(|(since, _)| *since + QUEUED_FOR);
         [Some(handshake), probe, self.old_key_until, self.outbound.due(), self.inbound.due(), queue]
             .into_iter()

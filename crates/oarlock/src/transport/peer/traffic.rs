@@ -9,7 +9,7 @@ use super::super::TransportEvent;
 use super::super::endpoint::Transmit;
 use super::super::message::{MAX_WHOLE_BYTES, Misfit};
 use super::super::packet::{DATA_HEADER_BYTES, MAX_DATAGRAM_BYTES};
-use super::super::path::{Path, PathChange};
+use super::super::path::PathChange;
 use super::super::session::Opened;
 use super::{Context, PeerState, QUEUED_FOR};
 
@@ -169,7 +169,9 @@ impl PeerState {
             }
             PROBE => {
                 let Some(path) = path else { return Ok(()) };
-                let change = self.paths.get_mut(path).and_then(|p| p.on_probe(cx.now, session, counter, content));
+                let (clock, timing) = (cx.node.clock(cx.now), &cx.node.timing);
+                let state = self.paths.get_mut(path);
+                let change = state.and_then(|path| path.on_probe(clock, timing, (session, counter), content));
                 if let Some(change) = change {
                     self.on_path_change(cx, path, change);
                 }
@@ -195,12 +197,12 @@ impl PeerState {
         let confirming = self.current.as_ref().is_some_and(|session| {
             session.initiator && !self.heard_on_current && cx.now.saturating_duration_since(session.since) < CONFIRM_FOR
         });
-        let timing = &cx.node.timing;
-        self.probe_at = cx.now + if confirming { timing.probe().min(timing.retry()) } else { timing.probe() };
+        let next = cx.node.next_probe(cx.now);
+        self.probe_at = if confirming { next.min(cx.now + cx.node.timing.retry()) } else { next };
     }
 
     fn send_probe(&mut self, cx: &mut Context<'_>, path: usize) {
-        let Some(probe) = self.paths.get(path).map(Path::probe) else { return };
+        let Some(probe) = self.paths.get(path).map(|path| path.probe(cx.node.clock(cx.now))) else { return };
         let mut plain = vec![PROBE];
         plain.extend_from_slice(&probe);
         if let Some(datagram) = self.current.as_mut().and_then(|session| session.seal(&plain)) {
