@@ -108,10 +108,13 @@ impl Groups {
         join(File::open(path)?)
     }
 
-    /// Forgets our directory if it is empty.
+    /// Forgets what is empty of our directory.
     pub fn remove_all(&self) {
         if let Self::Cgroup(own) = self {
-            let _ = remove_tree(own);
+            for child in children(own) {
+                let _ = remove_tree(&child);
+            }
+            let _ = fs::remove_dir(own);
         }
     }
 }
@@ -147,12 +150,14 @@ impl Group {
     pub fn kill(&self) {
         match &self.kind {
             Kind::Cgroup(cgroup) => cgroup.kill(),
-            Kind::Session { .. } => {
-                // Whoever forks between the list and the blow is found the next time.
+            Kind::Session { main_pid } => {
+                // Whoever forks between the list and the blow is found the next time. The session
+                // first: to read the mark of a process that is stuck may take for ever.
                 for _ in 0..3 {
-                    let pids = self.pids();
-                    each(&pids, Signal::STOP);
-                    each(&pids, Signal::KILL);
+                    for pids in [session_pids(*main_pid), marked_pids(&self.name)] {
+                        each(&pids, Signal::STOP);
+                        each(&pids, Signal::KILL);
+                    }
                 }
             }
         }
@@ -202,7 +207,13 @@ impl Group {
     fn pids(&self) -> Vec<u32> {
         match &self.kind {
             Kind::Cgroup(cgroup) => pids_below(&cgroup.path),
-            Kind::Session { main_pid } => marked_pids(&self.name, *main_pid),
+            Kind::Session { main_pid } => {
+                let mut pids = session_pids(*main_pid);
+                pids.extend(marked_pids(&self.name));
+                pids.sort_unstable();
+                pids.dedup();
+                pids
+            }
         }
     }
 }
@@ -297,20 +308,27 @@ fn pids_below(path: &Path) -> Vec<u32> {
     pids
 }
 
-fn marked_pids(name: &str, main_pid: Option<u32>) -> Vec<u32> {
+/// The processes of the main process's session.
+fn session_pids(main_pid: Option<u32>) -> Vec<u32> {
+    living(|_, session| main_pid == Some(session))
+}
+
+/// The processes that carry the mark.
+fn marked_pids(name: &str) -> Vec<u32> {
     let mark = format!("{MARK}={name}");
-    let marked = |pid: u32| {
+    living(|pid, _| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-    };
-    let ours = |pid: u32| {
-        let Ok(Stat { state, session, .. }) = identity::stat(pid) else {
-            return false;
-        };
-        state != 'Z' && (main_pid == Some(session) || marked(pid))
-    };
+    })
+}
+
+/// The processes, zombies excepted, of which this is true by number and session.
+fn living(wanted: impl Fn(u32, u32) -> bool) -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| ours(*pid)).collect()
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let lives =
+        |pid: &u32| identity::stat(*pid).is_ok_and(|Stat { state, session, .. }| state != 'Z' && wanted(*pid, session));
+    numbers.filter(lives).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use oarlock_core::sentinel::{FromSentinel, MAX_FRAME_BYTES, Notice, Process, ToSentinel};
+use oarlock_core::sentinel::{FromSentinel, MAX_FRAME_BYTES, Notice, Process, Request, ToSentinel};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Signal, pidfd_send_signal};
 
@@ -26,7 +26,7 @@ pub(super) struct Agent {
     argv: Vec<CString>,
     starts_us: VecDeque<u64>,
     running: Option<Running>,
-    /// Some agent has said something: it is able to run at all.
+    /// Some agent has asked for more than a greeting: it is able to run at all.
     pub(super) spoke: bool,
     buffer: Vec<u8>,
 }
@@ -114,7 +114,8 @@ impl Agent {
             return Ok(None);
         };
         let received = frame::receive(socket, &mut self.buffer)?;
-        self.spoke |= received.is_some();
+        let asks = |message: &ToSentinel| message.request != Request::Hello;
+        self.spoke |= received.as_ref().is_some_and(asks);
         Ok(received)
     }
 

@@ -20,6 +20,7 @@ pub(super) fn leave(shell: &mut Shell) -> bool {
     if !shell.machine.record().holds_exclusive() {
         shell.log("leaving, nothing exclusive runs");
         end_agent(shell);
+        shell.services.groups.remove_all();
         return false;
     }
     let Ok((ready, tell)) = pipe_with(PipeFlags::CLOEXEC) else {
