@@ -7,13 +7,14 @@ mod boot;
 mod files;
 mod finding;
 mod machine;
+pub mod oar;
 mod postgresql;
 #[cfg(test)]
 mod tests;
 
 pub use finding::{Finding, Report, Severity};
 
-use crate::config::{NodeSettings, Settings};
+use crate::config::{NodeSettings, Profile, ResourceKind, Settings};
 use crate::control::{AgentInfo, StatusReport};
 use std::path::PathBuf;
 
@@ -54,9 +55,15 @@ pub async fn run(subject: &Subject) -> Report {
 
 async fn resources(subject: &Subject, node: &NodeSettings, report: &mut Report) {
     for (_, resource) in subject.settings.resources_of(node.id) {
-        if let crate::config::ResourceKind::Postgresql(database) = &resource.kind {
-            postgresql::check(subject, &resource.name, database, report).await;
-            boot::check_postgresql(subject, &resource.name, database, report);
+        match &resource.kind {
+            ResourceKind::Postgresql(database) => {
+                postgresql::check(subject, &resource.name, database, report).await;
+                boot::check_postgresql(subject, &resource.name, database, report);
+            }
+            ResourceKind::Service(service) if service.profile == Some(Profile::Oar) => {
+                oar::check(subject, &resource.name, service, report).await;
+            }
+            ResourceKind::Service(_) | ResourceKind::Address(_) => {}
         }
     }
 }

@@ -5,12 +5,14 @@ pub mod args;
 mod ask;
 mod check;
 mod child;
+mod drill;
 mod events;
 pub mod failure;
 mod generate;
 mod init;
 mod join;
 mod output;
+mod peers;
 mod remote;
 mod requests;
 mod setup;
@@ -75,11 +77,12 @@ fn run(arguments: &Arguments, raw: &[OsString]) -> Result<Code, Failure> {
         Command::Agent { .. } => Ok(Code::Done),
         Command::Init(arguments) => init::run(global, arguments),
         Command::Join(arguments) => join::run(global, arguments),
-        Command::Check => check::run(global),
+        Command::Check { peers, digest } => check::run(global, *peers, *digest),
         Command::Invite => init::invite(global),
         Command::Apply { file, dry_run } => apply::run(global, file, *dry_run),
         Command::Status { watch } => status::run(global, *watch),
         Command::Events { follow, since_s } => events::run(global, *follow, *since_s),
+        Command::Drill { group, connection } => drill::run(global, group, connection.as_deref()),
         Command::Generate { what } => generate::run(*what),
         command => requests::run(global, command),
     }

@@ -16,8 +16,8 @@ mod tests;
 
 pub use client::{ControlClient, ControlError};
 pub use peer::{Operators, Peer};
-pub use protocol::{AgentInfo, DrillReport, EventLine, Request, Response};
-pub use server::{Call, ControlServer, Reply};
+pub use protocol::{AgentInfo, EventLine, Request, Response};
+pub use server::{ANSWERS_WAITING_MAX, Call, ControlServer, Reply};
 pub use status::StatusReport;
 
 use std::path::{Path, PathBuf};

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: what is not as expected shall end it")]
 
-use oarlock::control::{
-    Call, ControlServer, DrillReport, EventLine, Operators, Request, Response, StatusReport, socket_path,
-};
+use oarlock::control::{Call, ControlServer, EventLine, Operators, Request, Response, StatusReport, socket_path};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -102,7 +100,6 @@ fn answers() {
             Request::Explain { .. } | Request::Simulate { .. } => {
                 Response::Text { lines: vec!["line one".to_owned(), "line two".to_owned()] }
             }
-            Request::Drill { .. } => Response::Drill { report: drill() },
             _ => Response::Internal { reason: "not that".to_owned() },
         }]
     });
@@ -116,21 +113,11 @@ fn answers() {
         ("clear_negative", &["clear", "db"]),
         ("explain", &["explain", "oar"]),
         ("simulate_json", &["simulate", "--fail", "server1", "--json"]),
-        ("drill", &["drill", "oar"]),
+        ("drill_unsafe", &["drill", "oar"]),
+        ("drill_unknown", &["drill", "oer"]),
         ("maintenance_internal", &["maintenance", "on"]),
     ] {
         insta::assert_snapshot!(name, run(directory.path(), arguments));
-    }
-}
-
-fn drill() -> DrillReport {
-    DrillReport {
-        group: "oar".to_owned(),
-        from: "server1".to_owned(),
-        to: "server2".to_owned(),
-        outage_ms: 187,
-        rows_acknowledged: 1430,
-        rows_lost: 0,
     }
 }
 

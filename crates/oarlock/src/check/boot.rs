@@ -43,12 +43,11 @@ pub fn debian_dir(subject: &Subject, database: &PostgresqlSettings) -> Option<Pa
 
 /// What `data_directory` is set to; the last setting wins.
 fn data_directory(text: &str) -> Option<PathBuf> {
-    let value = text.lines().filter_map(|line| {
+    text.lines().rev().find_map(|line| {
         let rest = line.trim_start().strip_prefix("data_directory")?.trim_start();
         let rest = rest.strip_prefix('=').unwrap_or(rest).trim_start();
         Some(PathBuf::from(rest.strip_prefix('\'')?.split('\'').next()?))
-    });
-    value.last()
+    })
 }
 
 /// The one word of a `start.conf` that is no comment.

@@ -136,6 +136,18 @@ fn a_second_starter_is_found() {
 }
 
 #[test]
+fn oar_is_looked_at_where_it_may_run() {
+    let machine = machine();
+    let findings = machine.findings(Some(agent()));
+    assert!(findings.iter().any(|finding| finding.contains("oar \"oar-server\"")), "{findings:?}");
+    let conf = machine.path("etc/oar/oar.conf");
+    write_file(&conf, b"DETACH_JOB_FROM_SERVER=\"0\"\nDB_HOSTNAME=\"10.77.1.100\"\n", 0o600).unwrap();
+    let findings = machine.findings(Some(agent()));
+    assert!(findings.iter().any(|finding| finding.contains("DETACH_JOB_FROM_SERVER is \"0\"")), "{findings:?}");
+    assert!(!findings.iter().any(|finding| finding.contains("DB_HOSTNAME")), "{findings:?}");
+}
+
+#[test]
 fn missing_programs_and_taken_ports_are_found() {
     let mut machine = machine();
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

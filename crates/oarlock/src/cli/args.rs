@@ -64,7 +64,14 @@ pub enum Command {
     /// Make a new token for the machines that have not joined yet.
     Invite,
     /// Look for what would make a takeover fail, slow or unsafe.
-    Check,
+    Check {
+        /// Also compare with the other servers, over ssh.
+        #[arg(long)]
+        peers: bool,
+        /// Print this machine's part of that comparison.
+        #[arg(long, hide = true)]
+        digest: bool,
+    },
     /// Validate a configuration on every node, and commit it.
     Apply {
         /// The configuration; "-" is standard input.
@@ -104,6 +111,10 @@ pub enum Command {
     Drill {
         /// Name of the group.
         group: String,
+        /// How to write to its database: "host=SERVICE-ADDRESS user=… password=… dbname=…"
+        /// [default: as OAR does].
+        #[arg(long, value_name = "STRING")]
+        connection: Option<String>,
     },
     /// Hand a group over to another node.
     Move {

@@ -10,10 +10,14 @@ use crate::config;
 use crate::control::{ControlClient, Request, Response, socket_path};
 use serde_json::json;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Looks at everything and lists what is wrong; an error makes it exit with 1.
-pub fn run(global: &Global) -> Result<Code, Failure> {
+pub fn run(global: &Global, peers: bool, digest: bool) -> Result<Code, Failure> {
+    if digest {
+        emit_json(&check::oar::digest(Path::new("/")))?;
+        return Ok(Code::Done);
+    }
     let settings = config::load(&global.config).map_err(|error| super::apply::wrong(&error))?;
     let agent = match ask(global, &Request::Info) {
         Some(Response::Info { info }) => Some(info),
@@ -35,7 +39,10 @@ pub fn run(global: &Global) -> Result<Code, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::from_error(Code::Internal, &error))?;
-    let report = runtime.block_on(check::run(&subject));
+    let mut report = runtime.block_on(check::run(&subject));
+    if peers {
+        super::peers::compare(&subject, &mut report);
+    }
     if global.json {
         emit_json(&json!({"schema": 1, "findings": report.findings, "looked_at": report.looked_at}))?;
     } else {

@@ -4,7 +4,7 @@ use super::args::{Command, Global, Switch};
 use super::ask::{ACT_DEADLINE, LOOK_DEADLINE, ask, unexpected};
 use super::failure::{Code, Failure};
 use super::output::{emit, emit_json};
-use crate::control::{DrillReport, Request, Response};
+use crate::control::{Request, Response};
 
 /// Asks, and prints the answer.
 pub fn run(global: &Global, command: &Command) -> Result<Code, Failure> {
@@ -16,17 +16,13 @@ pub fn run(global: &Global, command: &Command) -> Result<Code, Failure> {
     } else {
         emit(&text(&response)?)?;
     }
-    match response {
-        Response::Drill { report } if report.rows_lost > 0 => Ok(Code::Negative),
-        _ => Ok(Code::Done),
-    }
+    Ok(Code::Done)
 }
 
 fn request(command: &Command) -> Option<Request> {
     Some(match command {
         Command::Explain { what } => Request::Explain { what: what.clone() },
         Command::Simulate { fail } => Request::Simulate { fail: fail.clone() },
-        Command::Drill { group } => Request::Drill { group: group.clone() },
         Command::Move { group, node } => Request::Move { group: group.clone(), node: node.clone() },
         Command::Standby { node } => Request::Standby { node: node.clone(), on: true },
         Command::Online { node } => Request::Standby { node: node.clone(), on: false },
@@ -41,15 +37,6 @@ fn text(response: &Response) -> Result<String, Failure> {
         Response::Text { lines } => Ok(lines.iter().flat_map(|line| [line, "\n"]).collect()),
         Response::Done { note: None } => Ok("done\n".to_owned()),
         Response::Done { note: Some(note) } => Ok(format!("done: {note}\n")),
-        Response::Drill { report } => Ok(drill(report)),
         _ => Err(unexpected()),
     }
-}
-
-fn drill(report: &DrillReport) -> String {
-    let DrillReport { group, from, to, outage_ms, rows_acknowledged, rows_lost } = report;
-    format!(
-        "group {group}: {from} -> {to}\noutage:            {outage_ms} ms\nrows acknowledged: {rows_acknowledged}\n\
-         rows lost:         {rows_lost}\n"
-    )
 }

@@ -39,7 +39,8 @@ pub fn run(global: &Global, watch: bool) -> Result<Code, Failure> {
     }
 }
 
-fn fetch(global: &Global) -> Result<StatusReport, Failure> {
+/// Asks the agent for it.
+pub fn fetch(global: &Global) -> Result<StatusReport, Failure> {
     match ask(global, &Request::Status, LOOK_DEADLINE)? {
         Response::Status { status } => Ok(status),
         _ => Err(unexpected()),

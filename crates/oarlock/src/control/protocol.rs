@@ -59,11 +59,6 @@ pub enum Request {
         /// Only validate.
         dry_run: bool,
     },
-    /// A real switchover that measures itself. Answered by `Drill`.
-    Drill {
-        /// Name of the group.
-        group: String,
-    },
 }
 
 impl Request {
@@ -79,8 +74,7 @@ impl Request {
             | Request::Standby { .. }
             | Request::Maintenance { .. }
             | Request::Clear { .. }
-            | Request::Apply { .. }
-            | Request::Drill { .. } => true,
+            | Request::Apply { .. } => true,
         }
     }
 }
@@ -108,11 +102,6 @@ pub enum Response {
     Text {
         /// Line by line.
         lines: Vec<String>,
-    },
-    /// What a drill measured.
-    Drill {
-        /// It.
-        report: DrillReport,
     },
     /// Done, seen to have taken effect.
     Done {
@@ -212,22 +201,4 @@ pub struct EventLine {
     pub node: String,
     /// In words, names instead of numbers.
     pub text: String,
-}
-
-/// What a drill measured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DrillReport {
-    /// The group.
-    pub group: String,
-    /// Its owner before.
-    pub from: String,
-    /// Its owner after.
-    pub to: String,
-    /// Longest time between two acknowledged writes, in milliseconds; without a database, the time
-    /// between stop and start.
-    pub outage_ms: u64,
-    /// Rows written while it moved.
-    pub rows_acknowledged: u64,
-    /// Acknowledged rows that were not there afterwards.
-    pub rows_lost: u64,
 }

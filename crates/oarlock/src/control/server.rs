@@ -19,8 +19,8 @@ const CLIENT_DEADLINE: Duration = Duration::from_secs(5);
 const OPERATORS_MAX: usize = 16;
 /// Connections of others at a time; kept apart so that they cannot lock the operators out.
 const OTHERS_MAX: usize = 16;
-/// Answers that may wait for a slow reader.
-const ANSWERS_WAITING_MAX: usize = 64;
+/// Answers that may wait for a slow reader: all of an agent's events at once.
+pub const ANSWERS_WAITING_MAX: usize = 4096;
 /// After an error of `accept` (no file descriptors left), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

@@ -29,9 +29,6 @@ impl Node {
                 Err(response) => response,
             }),
             Request::Apply { text, dry_run } => self.apply(text, dry_run, reply),
-            Request::Drill { .. } => {
-                reply.send(Response::negative("a drill is run by the `oarlock` command itself"));
-            }
             other => match resolve::core_request(&config, &other) {
                 Ok(Some(request)) => self.ask_core(request, reply),
                 Ok(None) => reply.send(Response::negative("this agent does not know that request")),

@@ -2,7 +2,7 @@
 //! standard error (the journal).
 
 use super::clock;
-use crate::control::{EventLine, Reply, Response};
+use crate::control::{ANSWERS_WAITING_MAX, EventLine, Reply, Response};
 use std::collections::VecDeque;
 
 /// How many are kept.
@@ -37,7 +37,7 @@ impl EventLog {
         // What a slow reader has no room for is the oldest.
         let wanted: Vec<&EventLine> =
             self.lines.iter().filter(|line| line.time_ms >= since_ms.unwrap_or_default()).collect();
-        let room = 60;
+        let room = ANSWERS_WAITING_MAX / 2;
         for line in wanted.iter().skip(wanted.len().saturating_sub(room)) {
             if !reply.send_part(Response::Event { event: (*line).clone() }) {
                 return;

@@ -80,6 +80,7 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> 
     tokio::spawn(crate::enrol::serve_invitations(options.config.clone(), me.links.clone()));
     let mut log = EventLog::new(me.name.clone());
     log.add(&format!("agent of {} started, version {}", me.name, env!("CARGO_PKG_VERSION")));
+    crate::notify::ready(&format!("node {} of cluster {}", me.name, settings.cluster));
     let mut node = Node {
         core: Core::new(boot, clock::now()),
         settings,
