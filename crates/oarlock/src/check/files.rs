@@ -31,7 +31,7 @@ fn configuration(subject: &Subject, report: &mut Report) {
     if subject.agent.as_ref().is_some_and(|agent| agent.drift) {
         area.warning(
             format!("{} differs from the configuration that runs; it is not obeyed", subject.config.display()),
-            "oarlock apply commits it; restarting the agent puts the running one back",
+            "oarlock apply makes it the running one on every node",
         );
     }
     if fs::metadata(&subject.config).is_ok_and(|metadata| metadata.mode() & 0o022 != 0) {

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// Longest name of a network interface, in characters (IFNAMSIZ - 1).
 const INTERFACE_MAX_CHARS: usize = 15;
 
+/// Versions of PostgreSQL that the whole product is tested with.
+const TESTED_VERSIONS: [u16; 2] = [15, 17];
+
 /// The resources of a group, each opened with the keys of its kind.
 pub fn sections<'t>(group: &Section<'t>) -> Vec<Section<'t>> {
     group.sections_by("resource", schema::RESOURCE_TITLE, |kind, line| schema_of(group, kind, line))
@@ -102,7 +105,15 @@ fn read_version(section: &Section<'_>) -> Option<u16> {
     // DESIGN writes it as a string; a bare number is as clear, and a common slip.
     let text = section.required_text_or_integer("version")?;
     match text.value.parse::<u16>() {
-        Ok(version @ 13..=18) => Some(version),
+        Ok(version @ 13..=18) => {
+            if !TESTED_VERSIONS.contains(&version) {
+                section.reader.report(
+                    Problem::warning(text.line, format!("PostgreSQL {version} was not tested with this release"))
+                        .hint("15 and 17 were"),
+                );
+            }
+            Some(version)
+        }
         _ => {
             section.reader.report(
                 Problem::error(text.line, format!("PostgreSQL version \"{}\"", text.value))

@@ -109,6 +109,29 @@ fn a_huge_or_nested_text_is_refused() {
 }
 
 #[test]
+fn no_damage_to_a_file_is_worse_than_a_problem() {
+    let text = include_str!("../../tests/fixtures/four.toml");
+    for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
+        let _ = parse("x", &text[..end]);
+    }
+    let lines: Vec<&str> = text.lines().collect();
+    for gone in 0..lines.len() {
+        let rest: Vec<&str> =
+            lines.iter().enumerate().filter(|(line, _)| *line != gone).map(|(_, line)| *line).collect();
+        let _ = parse("x", &rest.join("\n"));
+        for value in ["-1", "99999999999999999999", "[[1]]", "{ a = 1 }", "\"\\u0000\"", "1979-05-27", "true", "\"\""] {
+            let Some((key, _)) = lines[gone].split_once('=') else { continue };
+            let mut changed: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            changed[gone] = format!("{key}= {value}");
+            if let Ok(settings) = parse("x", &changed.join("\n")) {
+                // What is accepted must be fit for the core.
+                assert!(!settings.core(1).nodes.is_empty());
+            }
+        }
+    }
+}
+
+#[test]
 fn the_reference_names_every_key() {
     let page = reference::markdown();
     for section in schema::SECTIONS {
