@@ -4,7 +4,7 @@ use super::Message;
 use super::context::{Context, Phase, Shared};
 use super::error::Result;
 use super::probe::{self, Board};
-use super::{monitor, provision};
+use super::{monitor, upkeep};
 use crate::agents::launcher::{Exit, Launcher};
 use oarlock_core::resource::postgresql::{PgCommand, PgObservation};
 use std::collections::VecDeque;
@@ -19,11 +19,13 @@ pub(super) struct Agent<L> {
     waiting: VecDeque<PgCommand>,
     /// What looks after a server that is up.
     watchers: JoinSet<()>,
+    /// Which one that is.
+    watched: Option<u32>,
 }
 
 impl<L: Launcher> Agent<L> {
     pub fn new(context: Shared<L>) -> Agent<L> {
-        Agent { context, work: None, waiting: VecDeque::new(), watchers: JoinSet::new() }
+        Agent { context, work: None, waiting: VecDeque::new(), watchers: JoinSet::new(), watched: None }
     }
 
     /// Runs until all handles are gone. The server stays.
@@ -54,7 +56,7 @@ impl<L: Launcher> Agent<L> {
             Message::Members(members) => {
                 self.context.set_members(members);
                 let context = self.context.clone();
-                self.watchers.spawn(async move { context.members_changed().await });
+                tokio::spawn(async move { context.members_changed().await });
             }
         }
     }
@@ -84,15 +86,20 @@ impl<L: Launcher> Agent<L> {
 
     /// Starts the watchers of a server that is up, and ends those of one that is not.
     fn watch(&mut self) {
-        let up = self.context.server().phase == Phase::Up;
-        if !up {
-            self.watchers.abort_all();
-            self.watchers = JoinSet::new();
-        } else if self.watchers.is_empty() {
+        let up = {
+            let server = self.context.server();
+            (server.phase == Phase::Up).then_some(server.pid)
+        };
+        if self.watched == up {
+            return;
+        }
+        self.watched = up;
+        self.watchers = JoinSet::new();
+        if up.is_some() {
             let board = Board::new();
             self.watchers.spawn(monitor::watch(self.context.clone(), board.clone()));
             self.watchers.spawn(probe::probe(self.context.clone(), board));
-            self.watchers.spawn(provision::keep(self.context.clone()));
+            self.watchers.spawn(upkeep::keep(self.context.clone()));
         }
     }
 

@@ -13,37 +13,36 @@ pub(super) struct Dynamic {
     pub names: String,
     /// `primary_conninfo`; empty on a primary.
     pub upstream: String,
-    /// Counts the files written, so that a session can tell whether one was taken over.
-    pub generation: u64,
 }
 
 /// Names in [`Dynamic`] that ALTER SYSTEM could override.
 pub(super) const DYNAMIC_NAMES: [&str; 2] = ["synchronous_standby_names", "primary_conninfo"];
 
-/// The setting that carries [`Dynamic::generation`].
+/// A setting of our own that counts the files written, so that a session can tell whether one was
+/// taken over.
 pub(super) const GENERATION: &str = "oarlock.generation";
 
 /// The text of the generated `postgresql.conf`, which includes `user` first.
-pub(super) fn text(user: &Path, dynamic: &Dynamic) -> String {
+pub(super) fn text(user: &Path, dynamic: &Dynamic, generation: u64) -> String {
     let mut text = "# Written by oarlock, edits are lost.\n".to_owned();
+    for (name, value) in DEFAULTS {
+        let _ = writeln!(text, "{name} = {}", quoted(value));
+    }
     let _ = writeln!(text, "include_if_exists {}", quoted(&user.display().to_string()));
     let _ = writeln!(text, "synchronous_standby_names = {}", quoted(&dynamic.names));
     let _ = writeln!(text, "primary_conninfo = {}", quoted(&dynamic.upstream));
-    let _ = writeln!(text, "{GENERATION} = {}", quoted(&dynamic.generation.to_string()));
+    let _ = writeln!(text, "{GENERATION} = {}", quoted(&generation.to_string()));
     text
 }
 
-/// Reads a generated file back; `None` when it is not one.
-pub(super) fn parse(text: &str) -> Option<Dynamic> {
+/// Reads a generated file back, with its generation; `None` when it is not one.
+pub(super) fn parse(text: &str) -> Option<(Dynamic, u64)> {
     let value = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = '")?.strip_suffix('\''))?;
         Some(line.replace("''", "'").replace("\\\\", "\\"))
     };
-    Some(Dynamic {
-        names: value("synchronous_standby_names")?,
-        upstream: value("primary_conninfo")?,
-        generation: value(GENERATION)?.parse().ok()?,
-    })
+    let dynamic = Dynamic { names: value("synchronous_standby_names")?, upstream: value("primary_conninfo")? };
+    Some((dynamic, value(GENERATION)?.parse().ok()?))
 }
 
 /// A value as the configuration file wants it.
@@ -51,16 +50,12 @@ pub(super) fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// Settings of the administrator that we only raise or extend; asked from `postgres -C`.
-pub(super) const RAISED: [&str; 8] = [
-    "unix_socket_directories",
-    "wal_level",
-    "max_connections",
-    "max_worker_processes",
-    "max_wal_senders",
-    "max_prepared_transactions",
-    "max_locks_per_transaction",
-    "superuser_reserved_connections",
+/// Better than PostgreSQL's defaults here; the administrator's file may say otherwise.
+const DEFAULTS: [(&str, &str); 2] = [
+    // After a crash every file is flushed before recovery; one by one that takes seconds.
+    ("recovery_init_sync_method", "syncfs"),
+    // Connections that stay free for us and the administrator when clients took all others.
+    ("superuser_reserved_connections", "8"),
 ];
 
 /// Settings that a standby must have at least as high as its primary had, else it cannot replay.
@@ -72,27 +67,23 @@ pub(super) const REPLAY_LIMITS: [&str; 5] = [
     "max_locks_per_transaction",
 ];
 
-/// Senders that clones, rewinds and standbys of our own need.
-const OWN_SENDERS: u64 = 10;
-/// Connections that stay free for us and the administrator when clients took all others.
-const OWN_CONNECTIONS: u64 = 6;
-
-/// The settings of the command line. `asked` are the administrator's own values of [`RAISED`],
-/// `floor` what the primary had of [`REPLAY_LIMITS`].
+/// The settings of the command line. `sockets` is the administrator's own list of socket
+/// directories; `raised` are settings that must be higher than in the administrator's file.
 pub(super) fn imposed(
     settings: &PgSettings,
-    asked: &BTreeMap<&'static str, String>,
-    floor: &BTreeMap<&'static str, u64>,
+    sockets: &str,
+    raised: &BTreeMap<&'static str, u64>,
 ) -> Vec<(&'static str, String)> {
     let run = |name: &str| settings.run_dir.join(name).display().to_string();
     let ms = |duration: std::time::Duration| format!("{}ms", duration.as_millis());
-    let number = |name: &str| asked.get(name).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
+    let ours = format!("\"{}\"", settings.run_dir.display());
+    let sockets = if sockets.is_empty() { ours } else { format!("{ours},{sockets}") };
     let mut list: Vec<(&'static str, String)> = vec![
         ("config_file", run("postgresql.conf")),
         ("hba_file", run("pg_hba.conf")),
         ("ident_file", run("pg_ident.conf")),
         ("data_directory", settings.data_dir.display().to_string()),
-        ("unix_socket_directories", sockets(settings, asked)),
+        ("unix_socket_directories", sockets),
         ("listen_addresses", settings.listen_addresses.clone()),
         ("port", settings.port.to_string()),
         ("ssl", "on".into()),
@@ -121,27 +112,8 @@ pub(super) fn imposed(
         ("tcp_keepalives_count", "3".into()),
         ("tcp_user_timeout", "10s".into()),
     ];
-    if asked.get("wal_level").is_none_or(|level| level != "logical") {
-        list.push(("wal_level", "replica".into()));
-    }
-    let reserved = number("superuser_reserved_connections").max(OWN_CONNECTIONS);
-    list.push(("superuser_reserved_connections", reserved.to_string()));
-    for name in REPLAY_LIMITS {
-        let own = if name == "max_wal_senders" { OWN_SENDERS } else { 0 };
-        let wanted = number(name).max(own).max(floor.get(name).copied().unwrap_or(0));
-        if wanted > number(name) {
-            list.push((name, wanted.to_string()));
-        }
-    }
+    list.extend(raised.iter().map(|(name, value)| (*name, value.to_string())));
     list
-}
-
-fn sockets(settings: &PgSettings, asked: &BTreeMap<&'static str, String>) -> String {
-    let ours = format!("\"{}\"", settings.run_dir.display());
-    match asked.get("unix_socket_directories").map(String::as_str).unwrap_or_default() {
-        "" => ours,
-        theirs => format!("{ours},{theirs}"),
-    }
 }
 
 /// `postgresql.auto.conf` without the settings that would override [`Dynamic`]; `None` when there
@@ -163,11 +135,10 @@ mod tests {
 
     #[test]
     fn generated_file_is_read_back() {
-        let dynamic =
-            Dynamic { names: "FIRST 1 (\"b_4\")".into(), upstream: "host='a' app='x\\'y'".into(), generation: 9 };
-        let text = text(Path::new("/etc/it's/postgresql.conf"), &dynamic);
+        let dynamic = Dynamic { names: "FIRST 1 (\"b_4\")".into(), upstream: "host='a' app='x\\'y'".into() };
+        let text = text(Path::new("/etc/it's/postgresql.conf"), &dynamic, 9);
         assert!(text.contains("include_if_exists '/etc/it''s/postgresql.conf'"));
-        assert_eq!(parse(&text), Some(dynamic));
+        assert_eq!(parse(&text), Some((dynamic, 9)));
         assert_eq!(parse("port = 5432"), None);
     }
 

@@ -4,6 +4,7 @@ use super::access::Clients;
 use super::conf::Dynamic;
 use super::error::{PgError, Result};
 use super::files::Owned;
+use super::session::Kept;
 use super::settings::{Member, PgSettings};
 use crate::agents::launcher::{Ended, Exit, Launcher};
 use oarlock_core::ids::NodeId;
@@ -35,8 +36,10 @@ pub(super) struct Server {
     pub pid: u32,
     /// What it was when last looked at, or told to be.
     pub running: Running,
-    /// What its configuration file says.
-    pub dynamic: Dynamic,
+    /// What of its configuration is known to be in force.
+    pub in_force: Option<Dynamic>,
+    /// Of the configuration file written last.
+    pub generation: u64,
     /// What its access file says.
     pub clients: Clients,
     pub access_generation: u64,
@@ -62,6 +65,8 @@ pub(super) struct Context<L> {
     pub changing: tokio::sync::Mutex<()>,
     members: Mutex<Vec<Member>>,
     server: Mutex<Server>,
+    /// Open sessions, so that nobody has to wait for one when milliseconds count.
+    kept: Mutex<Kept>,
     exits: watch::Sender<BTreeMap<String, Exit>>,
 }
 
@@ -73,7 +78,8 @@ impl<L: Launcher> Context<L> {
             phase: Phase::Down,
             pid: 0,
             running: Running::Standby,
-            dynamic: Dynamic::default(),
+            in_force: None,
+            generation: 0,
             clients: Clients::Closed,
             access_generation: 0,
             epoch: 0,
@@ -91,6 +97,7 @@ impl<L: Launcher> Context<L> {
             changing: tokio::sync::Mutex::new(()),
             members,
             server: Mutex::new(server),
+            kept: Mutex::default(),
             exits,
         })
     }
@@ -98,6 +105,10 @@ impl<L: Launcher> Context<L> {
     /// The server's state; never held across an await.
     pub fn server(&self) -> MutexGuard<'_, Server> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn members(&self) -> Vec<Member> {

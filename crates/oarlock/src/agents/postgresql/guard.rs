@@ -10,7 +10,7 @@ use super::context::Context;
 use super::control::parse_lsn;
 use super::error::{PgError, Result};
 use super::names;
-use super::session::{Commits, Session, literal};
+use super::session::{Probe, Session, literal};
 use crate::agents::launcher::Launcher;
 use oarlock_core::ids::NodeId;
 use oarlock_core::resource::postgresql::{Lsn, Running};
@@ -36,7 +36,7 @@ impl<L: Launcher> Context<L> {
             application_names.push(names::application_name(&self.member(*id)?, epoch));
         }
         self.server().epoch = epoch;
-        let session = Session::open(&self.settings, Commits::Local).await?;
+        let session = self.session().await?;
         let after = self.settings.timing.guard;
         if application_names.is_empty() {
             self.guard_off(&session, after).await?;
@@ -44,6 +44,7 @@ impl<L: Launcher> Context<L> {
             self.guard_on(&session, &application_names, Instant::now() + after).await?;
         }
         let position = self.insert_position(&session).await?;
+        self.kept().session = Some(session);
         self.look.notify_one();
         Ok(position)
     }
@@ -55,23 +56,18 @@ impl<L: Launcher> Context<L> {
     }
 
     async fn switch(&self, session: &Session, names: &str) -> Result<()> {
-        let dynamic = self.server().dynamic.clone();
-        if dynamic.names == names {
-            return Ok(());
-        }
-        self.apply(session, Dynamic { names: names.to_owned(), upstream: String::new(), ..dynamic }).await
+        self.apply(session, &Dynamic { names: names.to_owned(), upstream: String::new() }).await
     }
 
     async fn guard_off(&self, session: &Session, after: Duration) -> Result<()> {
-        let probe = Probe::open(self).await?;
-        self.switch(session, "").await?;
-        // If the checkpointer is behind, this waits, and is released by the very switch.
-        let commit = probe.session.run(PROBE, after).await;
-        self.end_if_failed(session, &probe, commit).await
+        let probe = self.probe().await?;
+        // If the switch has not arrived yet, the commit waits, and is released by that very switch.
+        let both = tokio::try_join!(self.switch(session, ""), probe.session.run(PROBE, after));
+        self.end_probe(session, probe, both.map(drop)).await
     }
 
     async fn guard_on(&self, session: &Session, members: &[String], deadline: Instant) -> Result<()> {
-        let before = self.server().dynamic.names.clone();
+        let before = self.server().in_force.clone();
         // First see that they are there at all: a guard that cannot be proven need not stall anyone.
         self.wait_for(session, members, deadline, "streaming", |seen| seen.streams).await?;
         let names = names::wait_for_all(members);
@@ -79,14 +75,14 @@ impl<L: Launcher> Context<L> {
         if result.is_err() {
             // Never weaker than before: nobody was promised more, and clients must not wait for an
             // attempt that failed.
-            let fallback = if before.is_empty() { "" } else { &names };
-            self.switch(session, fallback).await?;
+            let was_off = before.is_some_and(|before| before.names.is_empty());
+            self.switch(session, if was_off { "" } else { &names }).await?;
         }
         result
     }
 
     async fn prove_on(&self, session: &Session, members: &[String], names: &str, deadline: Instant) -> Result<()> {
-        let probe = Probe::open(self).await?;
+        let probe = self.probe().await?;
         self.switch(session, names::NOBODY).await?;
         let stuck = AtomicBool::new(false);
         let switching = async {
@@ -99,7 +95,7 @@ impl<L: Launcher> Context<L> {
         };
         // Both, or the first that fails.
         let both = tokio::try_join!(self.commit_until(&probe, &stuck, deadline), switching);
-        self.end_if_failed(session, &probe, both.map(drop)).await
+        self.end_probe(session, probe, both.map(drop)).await
     }
 
     /// Commits until one was released that had been seen waiting for nobody.
@@ -115,10 +111,12 @@ impl<L: Launcher> Context<L> {
 
     /// A probing commit that still waits is ended: it is nobody's write, and its becoming visible
     /// means nothing.
-    async fn end_if_failed(&self, session: &Session, probe: &Probe, result: Result<()>) -> Result<()> {
+    async fn end_probe(&self, session: &Session, probe: Probe, result: Result<()>) -> Result<()> {
         if result.is_err() {
             let sql = format!("select pg_terminate_backend({})", probe.backend);
             session.run(&sql, self.settings.timing.statement).await?;
+        } else {
+            self.kept().probe = Some(probe);
         }
         result
     }
@@ -187,21 +185,6 @@ impl<L: Launcher> Context<L> {
         );
         let rows = session.rows(&sql, self.settings.timing.statement).await?;
         Ok(rows.first().and_then(|row| row.get(0)).and_then(parse_lsn))
-    }
-}
-
-/// A session whose commits wait as a client's do.
-struct Probe {
-    session: Session,
-    /// Its server process.
-    backend: String,
-}
-
-impl Probe {
-    async fn open<L: Launcher>(context: &Context<L>) -> Result<Probe> {
-        let session = Session::open(&context.settings, Commits::AsClients).await?;
-        let backend = session.value("select pg_backend_pid()", context.settings.timing.statement).await?;
-        Ok(Probe { session, backend })
     }
 }
 

@@ -5,7 +5,6 @@ use super::copy;
 use super::error::{PgError, Result};
 use super::files;
 use super::layout::{self, Places};
-use super::names;
 use super::prepare::{foreign_server, running_server};
 use super::session::{Commits, Session};
 use crate::agents::launcher::Launcher;
@@ -63,26 +62,29 @@ impl<L: Launcher> Context<L> {
         Ok(Data::Present { copy, system: control.system, standby, running })
     }
 
-    /// Takes over a server that a former agent started. It is left as it is.
+    /// Takes over a server that a former agent started. It is left as it is, also when it does not
+    /// answer: whoever wants it gone says so.
     async fn adopt(&self, pid: u32) -> Result<Running> {
         self.read_generated()?;
-        let session = Session::open(&self.settings, Commits::Local).await;
-        let session = match session {
+        let timing = &self.settings.timing;
+        let session = match self.wait_ready(pid, timing.probe_deadline).await {
             Ok(session) => session,
-            // It may still be starting: whoever was to wait for that is gone.
-            Err(error) => {
-                self.kill().await?;
-                return Err(PgError::other(format!("the running server does not answer: {}", error.in_words())));
-            }
+            // It is alive, in a recovery that takes long.
+            Err(_) if self.is_starting().await => self.wait_ready(pid, timing.start).await?,
+            Err(error) => return Err(error),
         };
-        let recovery = session.value("select pg_is_in_recovery()", self.settings.timing.statement).await?;
-        let running = if recovery == "t" { Running::Standby } else { Running::Primary };
+        let running = self.role(&session).await?;
+        self.kept().session = Some(session);
         let mut server = self.server();
-        server.epoch = names::epoch_of(&server.dynamic.names).unwrap_or(0);
         server.phase = Phase::Up;
         server.pid = pid;
         server.running = running;
         Ok(running)
+    }
+
+    async fn is_starting(&self) -> bool {
+        let attempt = Session::open(&self.settings, Commits::Local).await;
+        attempt.is_err_and(|error| error.sqlstate() == Some("57P03"))
     }
 }
 

@@ -31,6 +31,7 @@ mod server;
 mod session;
 mod settings;
 mod source;
+mod upkeep;
 
 use super::launcher::{Exit, Launcher};
 use oarlock_core::resource::postgresql::{PgCommand, PgObservation};

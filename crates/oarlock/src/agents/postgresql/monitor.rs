@@ -55,6 +55,7 @@ const PRIMARY: &str = "select 's', pg_is_in_recovery(), \
 
 impl Monitor {
     async fn look<L: Launcher>(&mut self, context: &Shared<L>) -> Result<PgStatus> {
+        context.warm_up().await?;
         let session = match self.session.take() {
             Some(session) => session,
             None => Session::open(&context.settings, Commits::Local).await?,
@@ -137,15 +138,16 @@ fn blank(running: Running) -> Option<PgStatus> {
 fn lowest_flush<L: Launcher>(context: &Shared<L>, status: &PgStatus) -> Option<Lsn> {
     let server = context.server();
     server.reopen_at?;
-    if server.dynamic.names.is_empty() {
+    let waited_for = &server.in_force.as_ref()?.names;
+    if waited_for.is_empty() {
         return Some(Lsn(u64::MAX));
     }
     let members = context.members();
-    let waited_for = members.iter().filter(|member| {
+    let named = members.iter().filter(|member| {
         let quoted = format!("\"{}\"", names::application_name(member, server.epoch));
-        server.dynamic.names.contains(&quoted)
+        waited_for.contains(&quoted)
     });
-    let flushes = waited_for.map(|member| {
+    let flushes = named.map(|member| {
         let found = status.standbys.iter().find(|standby| standby.node == member.id && standby.streaming);
         found.map(|standby| standby.flushed)
     });

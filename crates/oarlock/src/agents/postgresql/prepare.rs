@@ -6,6 +6,7 @@ use super::conf::{self, Dynamic};
 use super::context::Context;
 use super::error::{PgError, Result};
 use super::files::{self, Owned};
+use super::names;
 use super::session::REPLICATION_ROLE;
 use super::settings::{PgSettings, ServerUser};
 use crate::agents::launcher::Launcher;
@@ -33,18 +34,18 @@ impl<L: Launcher> Context<L> {
         files::replace(&self.run_file("pg_ident.conf"), ident.as_bytes(), self.private())
     }
 
-    /// Writes the generated configuration under a new generation and remembers it.
-    pub fn write_conf(&self, mut dynamic: Dynamic) -> Result<Dynamic> {
-        dynamic.generation = self.server().dynamic.generation + 1;
-        self.write_conf_including(&self.settings.files.config, dynamic)
-    }
-
-    /// [`Context::write_conf`] with another file in place of the administrator's.
-    pub fn write_conf_including(&self, user: &Path, dynamic: Dynamic) -> Result<Dynamic> {
-        let text = conf::text(user, &dynamic);
+    /// Writes the generated configuration under a new generation, with `user` in place of the
+    /// administrator's file. What is in force is not known until it was seen.
+    pub fn write_conf(&self, user: &Path, dynamic: &Dynamic) -> Result<u64> {
+        let generation = {
+            let mut server = self.server();
+            server.in_force = None;
+            server.generation += 1;
+            server.generation
+        };
+        let text = conf::text(user, dynamic, generation);
         files::replace(&self.run_file("postgresql.conf"), text.as_bytes(), self.private())?;
-        self.server().dynamic = dynamic.clone();
-        Ok(dynamic)
+        Ok(generation)
     }
 
     /// Writes the generated access file under a new generation and remembers it.
@@ -62,35 +63,39 @@ impl<L: Launcher> Context<L> {
     pub fn read_generated(&self) -> Result<()> {
         let conf = files::read_optional(&self.run_file("postgresql.conf"))?;
         let hba = files::read_optional(&self.run_file("pg_hba.conf"))?;
+        let (dynamic, generation) = conf.as_deref().and_then(conf::parse).unwrap_or_default();
         let mut server = self.server();
-        server.dynamic = conf.as_deref().and_then(conf::parse).unwrap_or_default();
+        server.generation = generation;
+        server.epoch = names::epoch_of(&dynamic.names).unwrap_or(0);
+        // Written by another: whether it was taken over is not known.
+        server.in_force = None;
         let (clients, generation) = hba.as_deref().and_then(access::parse_state).unwrap_or((Clients::Closed, 0));
         server.clients = clients;
         server.access_generation = generation;
         Ok(())
     }
 
-    /// The administrator's own values of the settings that we only raise.
-    pub async fn ask_configuration(&self) -> Result<BTreeMap<&'static str, String>> {
+    /// What a setting would be, by the administrator's files.
+    pub async fn ask_setting(&self, name: &str) -> Result<String> {
         let config = format!("config_file={}", self.run_file("postgresql.conf").display());
         let data = self.settings.data_dir.display().to_string();
-        let after = self.settings.timing.probe_deadline;
-        let mut asked = BTreeMap::new();
-        // Two at a time: each is a process of about 15 ms, and the machine has other things to do.
-        for names in conf::RAISED.chunks(2) {
-            let ask = async |name: &'static str| {
-                self.run_program("postgres", &["-D", &data, "-c", &config, "-C", name], after).await
-            };
-            let (first, second) = tokio::join!(ask(names[0]), ask(names[names.len() - 1]));
-            asked.insert(names[0], first?.trim().to_owned());
-            asked.insert(names[names.len() - 1], second?.trim().to_owned());
+        let args = ["-D", &data, "-c", &config, "-C", name];
+        Ok(self.run_program("postgres", &args, self.settings.timing.probe_deadline).await?.trim().to_owned())
+    }
+
+    /// What of `floor` the administrator's files do not reach.
+    pub async fn raised(&self, floor: BTreeMap<&'static str, u64>) -> Result<BTreeMap<&'static str, u64>> {
+        let mut raised = BTreeMap::new();
+        for (name, least) in floor {
+            if self.ask_setting(name).await?.parse::<u64>().is_ok_and(|own| own < least) {
+                raised.insert(name, least);
+            }
         }
-        self.make_socket_dirs(asked.get("unix_socket_directories").map_or("", String::as_str))?;
-        Ok(asked)
+        Ok(raised)
     }
 
     /// The administrator's socket directories below /run vanish at every boot.
-    fn make_socket_dirs(&self, list: &str) -> Result<()> {
+    pub fn make_socket_dirs(&self, list: &str) -> Result<()> {
         for dir in list.split(',').map(|dir| Path::new(dir.trim().trim_matches('"'))) {
             let volatile = dir.starts_with("/run") || dir.starts_with("/var/run");
             if volatile && !dir.exists() {
@@ -169,7 +174,7 @@ pub(super) fn foreign_server(dir: &Path, pid: u32) -> PgError {
 }
 
 /// The name of the user that this process runs as, by which the server knows our connections.
-fn own_user() -> Result<String> {
+pub(super) fn own_user() -> Result<String> {
     let uid = rustix::process::geteuid().as_raw();
     if uid == 0 {
         return Ok("root".to_owned());

@@ -27,6 +27,7 @@ const FULL_BELOW: u64 = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Board {
     server: Mutex<Finding>,
+    door: Mutex<Finding>,
     disk: Mutex<Finding>,
 }
 
@@ -40,7 +41,7 @@ impl Board {
     /// All good as of now.
     pub fn new() -> Arc<Board> {
         let fresh = || Mutex::new(Finding { good_at: Instant::now(), problem: None });
-        Arc::new(Board { server: fresh(), disk: fresh() })
+        Arc::new(Board { server: fresh(), door: fresh(), disk: fresh() })
     }
 
     /// What is wrong, when a probe has had no success for longer than `deadline`.
@@ -53,7 +54,9 @@ impl Board {
                 None => format!("{what} for {} ms", silent.as_millis()),
             })
         };
-        judge(&self.disk, "the disk made nothing durable").or_else(|| judge(&self.server, "the server did not answer"))
+        judge(&self.disk, "the disk made nothing durable")
+            .or_else(|| judge(&self.server, "the server made nothing durable"))
+            .or_else(|| judge(&self.door, "the server let nobody in"))
     }
 }
 
@@ -71,7 +74,19 @@ fn write_down(finding: &Mutex<Finding>, result: Result<()>) {
 
 /// Probes server and disk until the task is aborted.
 pub(super) async fn probe<L: Launcher>(context: Shared<L>, board: Arc<Board>) {
-    tokio::join!(probe_server(&context, &board), probe_disk(&context, &board));
+    tokio::join!(probe_server(&context, &board), probe_door(&context, &board), probe_disk(&context, &board));
+}
+
+/// A process that hangs as a whole is seen by its sessions; a postmaster that hangs only by who
+/// comes new.
+async fn probe_door<L: Launcher>(context: &Shared<L>, board: &Board) {
+    loop {
+        if context.server().phase == Phase::Up {
+            let result = Session::open(&context.settings, Commits::Local).await.map(drop);
+            write_down(&board.door, result);
+        }
+        tokio::time::sleep(context.settings.timing.probe_deadline / 2).await;
+    }
 }
 
 async fn probe_server<L: Launcher>(context: &Shared<L>, board: &Board) {

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 const SIGHUP: i32 = 1;
 
+/// The administrator's settings when they were last seen to be good.
+const LAST_GOOD: &str = "last-good.conf";
+
 /// Between two looks whether a change has arrived; it takes about a millisecond.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -30,47 +33,52 @@ impl<L: Launcher> Context<L> {
         self.launcher.signal(name, SIGHUP).await.map_err(PgError::launch(format!("reload {name}")))
     }
 
-    /// Makes the running server take over `dynamic`, and sees `session` do so. Other processes of
+    /// Makes the running server take over `wanted`, and sees `session` do so. Other processes of
     /// the server may still be a moment behind (PROTOCOL §5.5): who needs more must prove more.
-    pub async fn apply(&self, session: &Session, dynamic: Dynamic) -> Result<()> {
+    pub async fn apply(&self, session: &Session, wanted: &Dynamic) -> Result<()> {
         let _one_at_a_time = self.changing.lock().await;
-        let dynamic = self.write_conf(dynamic)?;
-        self.signal_reload().await?;
-        if self.taken_over(session, &dynamic).await? {
-            return self.keep_good_configuration(session).await;
+        if self.server().in_force.as_ref() == Some(wanted) {
+            return Ok(());
         }
-        // The administrator's file may be broken: that must not stop a takeover. What was good
-        // when it was last read stands in for it.
+        let generation = self.write_conf(&self.settings.files.config, wanted)?;
+        self.signal_reload().await?;
+        if !self.taken_over(session, wanted, generation).await? {
+            self.apply_without_administrator(session, wanted).await?;
+        }
+        self.server().in_force = Some(wanted.clone());
+        Ok(())
+    }
+
+    /// The administrator's file may be broken: that must not stop a takeover. What was good when it
+    /// was last looked at stands in for it.
+    async fn apply_without_administrator(&self, session: &Session, wanted: &Dynamic) -> Result<()> {
         let broken = self.configuration_errors(session).await?;
-        let good = self.run_file("last-good.conf");
+        let refused = || {
+            let what = format!("the server does not take over its configuration: {broken}");
+            PgError::with_hint(what, "correct the file and line that are named")
+        };
+        let good = self.run_file(LAST_GOOD);
         if broken.is_empty() || !good.exists() {
-            return Err(PgError::with_hint(
-                format!("the server does not take over its configuration: {broken}"),
-                "correct the file and line that are named",
-            ));
+            return Err(refused());
         }
-        let dynamic = self.write_conf_including(&good, dynamic)?;
+        let generation = self.write_conf(&good, wanted)?;
         self.signal_reload().await?;
-        if !self.taken_over(session, &dynamic).await? {
-            return Err(PgError::other(format!("the server does not take over its configuration: {broken}")));
+        if !self.taken_over(session, wanted, generation).await? {
+            return Err(refused());
         }
         self.note(format!("the configuration is broken, its last good values are used instead: {broken}")).await;
         Ok(())
     }
 
-    async fn taken_over(&self, session: &Session, dynamic: &Dynamic) -> Result<bool> {
-        let sql = format!(
-            "select current_setting('{GENERATION}', true), current_setting('{}'), current_setting('{}')",
-            DYNAMIC_NAMES[0], DYNAMIC_NAMES[1]
-        );
+    async fn taken_over(&self, session: &Session, wanted: &Dynamic, generation: u64) -> Result<bool> {
         let start = Instant::now();
         let after = self.settings.timing.statement;
+        let generation = generation.to_string();
         let mut reset = false;
         while start.elapsed() < after {
-            let rows = session.rows(&sql, after).await?;
-            let value = |column| rows.first().and_then(|row| row.get(column)).unwrap_or_default();
-            if value(0) == dynamic.generation.to_string() {
-                if value(1) == dynamic.names && value(2) == dynamic.upstream {
+            let (seen, dynamic) = self.seen_in_force(session).await?;
+            if seen == generation {
+                if dynamic == *wanted {
                     return Ok(true);
                 }
                 // Taken over, yet something else is in force: ALTER SYSTEM.
@@ -88,6 +96,31 @@ impl<L: Launcher> Context<L> {
         Ok(false)
     }
 
+    /// The generation and the settings that `session` goes by.
+    async fn seen_in_force(&self, session: &Session) -> Result<(String, Dynamic)> {
+        let [names, upstream] = DYNAMIC_NAMES;
+        let sql = format!(
+            "select current_setting('{GENERATION}', true), current_setting('{names}'), current_setting('{upstream}')"
+        );
+        let rows = session.rows(&sql, self.settings.timing.statement).await?;
+        let value = |column| rows.first().and_then(|row| row.get(column)).unwrap_or_default().to_owned();
+        Ok((value(0), Dynamic { names: value(1), upstream: value(2) }))
+    }
+
+    /// Puts our settings in force again when somebody set others over them.
+    pub async fn defend(&self, session: &Session) -> Result<()> {
+        let Some(ours) = self.server().in_force.clone() else { return Ok(()) };
+        let (_, seen) = self.seen_in_force(session).await?;
+        // Compared with what is ours now: a command may just have changed it.
+        let overridden = seen != ours && self.server().in_force.as_ref() == Some(&ours);
+        if overridden {
+            self.note(format!("somebody set synchronous_standby_names to \"{}\": set back", seen.names)).await;
+            self.server().in_force = None;
+            self.apply(session, &ours).await?;
+        }
+        Ok(())
+    }
+
     async fn configuration_errors(&self, session: &Session) -> Result<String> {
         let sql = "select coalesce(string_agg(format('%s:%s: %s', sourcefile, sourceline, error), '; '), '') \
                    from pg_file_settings where error is not null and error <> 'setting could not be applied'";
@@ -95,13 +128,11 @@ impl<L: Launcher> Context<L> {
     }
 
     /// Keeps what the administrator's configuration says now, for the day it is broken.
-    async fn keep_good_configuration(&self, session: &Session) -> Result<()> {
-        let ours = self.run_file("postgresql.conf").display().to_string();
-        let good = self.run_file("last-good.conf");
-        let age = std::fs::metadata(&good).and_then(|found| found.modified()).ok().and_then(|time| time.elapsed().ok());
-        if age.is_some_and(|age| age < KEEP_GOOD_AGAIN_AFTER) {
+    pub async fn keep_good_configuration(&self, session: &Session) -> Result<()> {
+        if !self.configuration_errors(session).await?.is_empty() {
             return Ok(());
         }
+        let ours = self.run_file("postgresql.conf").display().to_string();
         let sql = format!(
             "select name, setting from pg_file_settings where error is null and sourcefile <> {} \
              and sourcefile !~ 'postgresql.auto.conf$' order by seqno",
@@ -112,7 +143,7 @@ impl<L: Launcher> Context<L> {
         for row in &rows {
             let _ = writeln!(text, "{} = {}", row.get(0).unwrap_or_default(), quoted(row.get(1).unwrap_or_default()));
         }
-        files::replace(&good, text.as_bytes(), self.private())
+        files::replace(&self.run_file(LAST_GOOD), text.as_bytes(), self.private())
     }
 
     /// Lets clients in or shuts new ones out, and sees that this is so. Clients that are connected
@@ -158,6 +189,3 @@ impl<L: Launcher> Context<L> {
         )
     }
 }
-
-/// The good values are not read again at every one of several changes in a row.
-const KEEP_GOOD_AGAIN_AFTER: Duration = Duration::from_secs(60);

@@ -70,7 +70,10 @@ impl<L: Launcher> Context<L> {
         let new = Places::of(&self.settings.data_dir).new.display().to_string();
         let args = ["-D", &new, "-d", &source.connection, "--wal-method=stream", "--checkpoint=fast", "--no-password"];
         let args = args.into_iter().map(str::to_owned).collect();
-        self.run_task("pg_basebackup", args, self.settings.timing.copy).await?;
+        if let Err(error) = self.run_task("pg_basebackup", args, self.settings.timing.copy).await {
+            self.arrange("remove the unfinished clone", |_, places, _| places.discard(&places.new)).await?;
+            return Err(error);
+        }
         let limit = self.settings.divergent_limit_mib;
         let told = self.arrange("put the clone in place", move |settings, places, node| {
             become_standby(&settings, &places.new, &node)?;
@@ -159,7 +162,7 @@ impl<L: Launcher> Context<L> {
         // Used by the recovery in single-user mode that a copy goes through after a crash. Its
         // checkpoint must leave the WAL that the rewind reads next.
         let dynamic = Dynamic { names: names::NOBODY.to_owned(), ..Dynamic::default() };
-        let mut config = conf::text(&self.settings.files.config, &dynamic);
+        let mut config = conf::text(&self.settings.files.config, &dynamic, 0);
         config.push_str("wal_keep_size = '1000GB'\n");
         let config_file = self.run_file("rewind.conf");
         files::replace(&config_file, config.as_bytes(), self.private())?;

@@ -7,7 +7,7 @@ use super::control::format_lsn;
 use super::error::{PgError, Result};
 use super::names;
 use super::prepare::Start;
-use super::session::{Commits, Session};
+use super::session::Session;
 use crate::agents::launcher::Launcher;
 use oarlock_core::ids::NodeId;
 use oarlock_core::resource::Guard;
@@ -33,12 +33,10 @@ impl<L: Launcher> Context<L> {
         if self.server().running == Running::Primary {
             return Err(PgError::other("a primary runs here: it must be stopped and rewound before it follows"));
         }
-        let dynamic = self.server().dynamic.clone();
-        if dynamic.upstream == connection && dynamic.names == names::NOBODY {
-            return Ok(());
-        }
-        let session = Session::open(&self.settings, Commits::Local).await?;
-        self.apply(&session, Dynamic { names: names::NOBODY.to_owned(), upstream: connection, ..dynamic }).await
+        let session = self.session().await?;
+        self.apply(&session, &Dynamic { names: names::NOBODY.to_owned(), upstream: connection }).await?;
+        self.kept().session = Some(session);
+        Ok(())
     }
 
     /// Follows over the links that are best now.
@@ -65,10 +63,9 @@ impl<L: Launcher> Context<L> {
         let marked = self.launcher.mark_guarded(name, Some(guard)).await;
         marked.map_err(PgError::launch(format!("put {name} under the guard")))?;
         self.set_clients(Clients::Closed).await?;
-        let session = Session::open(&self.settings, Commits::Local).await?;
-        let dynamic = self.server().dynamic.clone();
-        let closed = Dynamic { names: names::NOBODY.to_owned(), upstream: String::new(), ..dynamic };
-        self.apply(&session, closed).await?;
+        let session = self.session().await?;
+        self.apply(&session, &Dynamic { names: names::NOBODY.to_owned(), upstream: String::new() }).await?;
+        self.kept().session = Some(session);
         self.server().epoch = guard.epoch;
         Ok(())
     }
@@ -78,8 +75,8 @@ impl<L: Launcher> Context<L> {
         self.require_up()?;
         let name = &self.settings.name;
         let after = self.settings.timing.statement;
-        // Opened before, so that the end of recovery is seen at once.
-        let session = Session::open(&self.settings, Commits::Local).await?;
+        // Open before, so that the end of recovery is seen at once.
+        let session = self.session().await?;
         let trigger = self.settings.data_dir.join("promote");
         let start = Instant::now();
         self.launcher.promote(name, trigger, SIGUSR1, guard).await.map_err(PgError::launch("promote"))?;
@@ -91,8 +88,8 @@ impl<L: Launcher> Context<L> {
             }
             tokio::time::sleep(LOOK).await;
         }
-        let mut server = self.server();
-        server.running = Running::Primary;
+        self.server().running = Running::Primary;
+        self.kept().session = Some(session);
         tracing::info!(resource = name, ms = start.elapsed().as_millis() as u64, "promoted");
         Ok(())
     }
@@ -108,9 +105,11 @@ impl<L: Launcher> Context<L> {
     /// Planned stop with everything on `standby` (PROTOCOL §5.3).
     pub async fn hand_over(&self, standby: NodeId) -> Result<()> {
         self.require_up()?;
-        let deadline = Instant::now() + self.settings.timing.hand_over;
         let name = names::application_name(&self.member(standby)?, self.server().epoch);
-        let session = Session::open(&self.settings, Commits::Local).await?;
+        let session = self.session().await?;
+        // The one at shutdown, during which nobody is served, is then short.
+        session.run("checkpoint", CHECKPOINT).await?;
+        let deadline = Instant::now() + self.settings.timing.hand_over;
         // A standby that is not close costs nobody anything if it is found out now.
         let position = self.insert_position(&session).await?;
         match self.flushed(&session, &name).await? {
@@ -176,6 +175,9 @@ impl<L: Launcher> Context<L> {
         Ok(())
     }
 }
+
+/// How long the checkpoint before a hand-over may take.
+const CHECKPOINT: Duration = Duration::from_secs(120);
 
 /// How far behind a standby may be for a hand-over to begin, in bytes.
 const CLOSE: u64 = 16 * 1024 * 1024;

@@ -8,7 +8,7 @@ use super::files;
 use super::names;
 use super::prepare::{self, Start};
 use super::program::environment;
-use super::session::{AGENT_ROLE, Commits, Session, identifier};
+use super::session::{AGENT_ROLE, Commits, Kept, Session, identifier};
 use crate::agents::launcher::{Ended, Launcher, SpawnRequest};
 use oarlock_core::resource::Guard;
 use oarlock_core::resource::postgresql::Running;
@@ -40,25 +40,46 @@ impl<L: Launcher> Context<L> {
         files::blocking("prepare the data directory", timing.probe_deadline, prepare).await?;
         self.read_generated()?;
         self.prepare_run_dir()?;
-        self.write_conf(Dynamic { names: names::NOBODY.to_owned(), upstream, generation: 0 })?;
+        let dynamic = Dynamic { names: names::NOBODY.to_owned(), upstream };
+        self.write_conf(&self.settings.files.config, &dynamic)?;
         self.write_access(Clients::Closed)?;
-        let limits = match start {
-            Start::Standby => self.control().await?.limits,
-            Start::Primary => BTreeMap::new(),
-        };
-        let imposed = conf::imposed(&self.settings, &self.ask_configuration().await?, &limits);
-        let pid = self.spawn_server(imposed, guard).await?;
         let running = match start {
             Start::Standby => Running::Standby,
             Start::Primary => Running::Primary,
         };
-        self.wait_ready(pid, running).await?;
+        let mut started = self.run_server(running, BTreeMap::new(), guard).await;
+        if started.as_ref().is_err_and(|error| error.to_string().contains("insufficient parameter settings")) {
+            // The primary had more connections, or the like, than the administrator's file has here.
+            let raised = self.raised(self.control().await?.limits).await?;
+            self.note(format!("raised to what the primary had: {raised:?}")).await;
+            started = self.run_server(running, raised, guard).await;
+        }
+        let session = started?;
+        *self.kept() = Kept { session: Some(session), probe: None };
         let mut server = self.server();
         server.phase = Phase::Up;
         server.running = running;
         server.epoch = guard.map_or(0, |guard| guard.epoch);
+        server.in_force = Some(dynamic);
         server.reopen_at = None;
         Ok(())
+    }
+
+    /// Starts the process and waits until it is ready; the first session with it.
+    async fn run_server(
+        &self,
+        running: Running,
+        raised: BTreeMap<&'static str, u64>,
+        guard: Option<Guard>,
+    ) -> Result<Session> {
+        let sockets = self.ask_setting("unix_socket_directories").await?;
+        self.make_socket_dirs(&sockets)?;
+        let pid = self.spawn_server(conf::imposed(&self.settings, &sockets, &raised), guard).await?;
+        let session = self.wait_ready(pid, self.settings.timing.start).await?;
+        if self.role(&session).await? != running {
+            return Err(PgError::other("the server did not start in the role it was started for"));
+        }
+        Ok(session)
     }
 
     async fn spawn_server(&self, imposed: Vec<(&'static str, String)>, guard: Option<Guard>) -> Result<u32> {
@@ -86,19 +107,16 @@ impl<L: Launcher> Context<L> {
     }
 
     /// Waits until our own role can log in.
-    async fn wait_ready(&self, pid: u32, running: Running) -> Result<()> {
+    pub async fn wait_ready(&self, pid: u32, after: Duration) -> Result<Session> {
         let start = Instant::now();
-        let after = self.settings.timing.start;
         let ended = self.wait_exit(&self.settings.name, pid);
         tokio::pin!(ended);
         loop {
-            match self.log_in(running).await {
-                Ok(Some(())) => return Ok(()),
-                Ok(None) => {}
-                Err(error) => return Err(error),
+            if let Some(session) = self.log_in().await? {
+                return Ok(session);
             }
             if start.elapsed() > after {
-                return Err(PgError::Timeout { what: "start of the server".to_owned(), after });
+                return Err(PgError::Timeout { what: "the server".to_owned(), after });
             }
             // Often at first, when a few milliseconds count; rarely when recovery takes long.
             let pause = (start.elapsed() / 20).clamp(Duration::from_millis(2), Duration::from_millis(100));
@@ -110,40 +128,37 @@ impl<L: Launcher> Context<L> {
     }
 
     /// One attempt; `None` when the server is not ready yet.
-    async fn log_in(&self, running: Running) -> Result<Option<()>> {
+    async fn log_in(&self) -> Result<Option<Session>> {
         let error = match Session::open(&self.settings, Commits::Local).await {
-            Ok(session) => {
-                let sql = "select pg_is_in_recovery()";
-                let recovery = session.value(sql, self.settings.timing.statement).await? == "t";
-                let expected = recovery == (running == Running::Standby);
-                return if expected {
-                    Ok(Some(()))
-                } else {
-                    Err(PgError::other("the server did not start in the role it was started for"))
-                };
-            }
+            Ok(session) => return Ok(Some(session)),
             Err(error) => error,
         };
         match error.sqlstate() {
             // "invalid authorization": our role is not there yet.
-            Some("28000") => self.make_agent_role(running).await.map(|()| None),
+            Some("28000") => self.make_agent_role().await.map(|()| None),
             // "cannot connect now".
             Some("57P03") | None => Ok(None),
             Some(_) => Err(error),
         }
     }
 
+    /// What the server is.
+    pub async fn role(&self, session: &Session) -> Result<Running> {
+        let recovery = session.value("select pg_is_in_recovery()", self.settings.timing.statement).await?;
+        Ok(if recovery == "t" { Running::Standby } else { Running::Primary })
+    }
+
     /// Makes our own role as the administrator's; only while the server is closed to clients.
-    async fn make_agent_role(&self, running: Running) -> Result<()> {
+    async fn make_agent_role(&self) -> Result<()> {
         let admin = &self.settings.admin_role;
-        if running == Running::Standby {
-            return Err(PgError::other(format!("this copy has no role {AGENT_ROLE}: its primary was never ours")));
-        }
         let opened = Session::open_as(&self.settings, admin, &self.settings.database, Commits::Local).await;
         let session = opened.map_err(|error| {
             let what = format!("no log-in as {admin} to make our own role: {}", error.in_words());
             PgError::with_hint(what, "set admin_role to the name of a superuser")
         })?;
+        if self.role(&session).await? == Running::Standby {
+            return Err(PgError::other(format!("this copy has no role {AGENT_ROLE}: its primary was never ours")));
+        }
         let sql = format!("create role {} superuser login", identifier(AGENT_ROLE));
         session.run(&sql, self.settings.timing.statement).await
     }

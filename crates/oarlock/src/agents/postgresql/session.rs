@@ -2,8 +2,10 @@
 //! role, known to the server by the agent's user (peer). Every step has a deadline; a connection
 //! that missed one is of no more use and must be dropped.
 
+use super::context::Context;
 use super::error::{PgError, Result};
 use super::settings::PgSettings;
+use crate::agents::launcher::Launcher;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, ready};
@@ -80,6 +82,11 @@ impl Session {
         Ok(Session { client, warning, driver })
     }
 
+    /// Whether the connection is known to be gone.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
     /// Runs statements and returns their rows; all of them are one transaction.
     pub async fn rows(&self, sql: &str, after: Duration) -> Result<Vec<SimpleQueryRow>> {
         self.take_warning();
@@ -112,6 +119,61 @@ impl Session {
 
     fn take_warning(&self) -> Option<String> {
         self.warning.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A session whose commits wait as a client's do.
+pub(super) struct Probe {
+    pub session: Session,
+    /// Its server process.
+    pub backend: String,
+}
+
+impl Probe {
+    async fn open(settings: &PgSettings) -> Result<Probe> {
+        let session = Session::open(settings, Commits::AsClients).await?;
+        let backend = session.value("select pg_backend_pid()", settings.timing.statement).await?;
+        Ok(Probe { session, backend })
+    }
+}
+
+/// Sessions held open. Who needs one takes it, and gives it back if it did its work.
+#[derive(Default)]
+pub(super) struct Kept {
+    pub session: Option<Session>,
+    pub probe: Option<Probe>,
+}
+
+impl<L: Launcher> Context<L> {
+    /// A session whose commits are local: a kept one, else a new one.
+    pub async fn session(&self) -> Result<Session> {
+        let kept = self.kept().session.take();
+        match kept.filter(|session| !session.is_closed()) {
+            Some(session) => Ok(session),
+            None => Session::open(&self.settings, Commits::Local).await,
+        }
+    }
+
+    /// A session whose commits wait as a client's do: a kept one, else a new one.
+    pub async fn probe(&self) -> Result<Probe> {
+        let kept = self.kept().probe.take();
+        match kept.filter(|probe| !probe.session.is_closed()) {
+            Some(probe) => Ok(probe),
+            None => Probe::open(&self.settings).await,
+        }
+    }
+
+    /// Opens what is not held open.
+    pub async fn warm_up(&self) -> Result<()> {
+        if self.kept().session.is_none() {
+            let session = self.session().await?;
+            self.kept().session = Some(session);
+        }
+        if self.kept().probe.is_none() {
+            let probe = self.probe().await?;
+            self.kept().probe = Some(probe);
+        }
+        Ok(())
     }
 }
 
