@@ -1,5 +1,6 @@
 //! Two nodes with agents, and clients to try them with.
 
+use oarlock::agents::launcher::Launcher;
 use oarlock::agents::launcher::direct::DirectLauncher;
 use oarlock::agents::postgresql::{
     Member, PgAgent, PgHandle, PgSettings, PgTiming, ServerUser, UserFiles, debian_bin_dir,
@@ -9,10 +10,12 @@ use oarlock_core::config::Timing;
 use oarlock_core::ids::{CopyId, NodeId};
 use oarlock_core::resource::Guard;
 use oarlock_core::resource::postgresql::{Data, Lsn, PgCommand, PgObservation, PgStatus};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -39,6 +42,8 @@ pub struct Node {
     pub handle: PgHandle,
     pub launcher: DirectLauncher,
     events: mpsc::Receiver<PgObservation>,
+    /// Whom the launcher's notices go to.
+    route: Arc<Mutex<PgHandle>>,
     /// What was told beside the answers.
     pub notes: Vec<String>,
     pub status: Option<PgStatus>,
@@ -94,7 +99,13 @@ impl Bench {
             database: "postgres".into(),
             divergent_limit_mib: 1024,
             wal_keep_mib: 128,
-            timing: PgTiming::from_cluster(&Timing::FAST),
+            // Patient where a busy machine would make a test fail for nothing.
+            timing: PgTiming {
+                statement: Duration::from_secs(5),
+                guard: Duration::from_secs(5),
+                hand_over: Duration::from_secs(3),
+                ..PgTiming::from_cluster(&Timing::FAST)
+            },
         }
     }
 
@@ -107,18 +118,60 @@ impl Bench {
         let (launcher, mut exits) = DirectLauncher::new();
         let (sender, events) = mpsc::channel(1000);
         let handle = PgAgent::spawn(settings.clone(), launcher.clone(), sender);
-        let route = handle.clone();
+        let route = Arc::new(Mutex::new(handle.clone()));
+        let current = route.clone();
         tokio::spawn(async move {
             while let Some(exit) = exits.recv().await {
-                route.exited(exit);
+                current.lock().unwrap().exited(exit);
             }
         });
         let id = settings.node;
-        Node { id, settings, handle, launcher, events, notes: Vec::new(), status: None, exited: None }
+        Node { id, settings, handle, launcher, events, route, notes: Vec::new(), status: None, exited: None }
     }
 }
 
 impl Node {
+    /// The agent ends and another begins; what it started stays.
+    pub fn restart_agent(&mut self) {
+        let (sender, events) = mpsc::channel(1000);
+        self.handle = PgAgent::spawn(self.settings.clone(), self.launcher.clone(), sender);
+        *self.route.lock().unwrap() = self.handle.clone();
+        self.events = events;
+        self.forget();
+    }
+
+    /// The main process of the server.
+    pub async fn postmaster(&self) -> u32 {
+        self.launcher.running("db").await.unwrap().expect("a running server")
+    }
+
+    /// All processes of the server, the main one first.
+    pub async fn processes(&self) -> Vec<u32> {
+        let main = self.postmaster().await;
+        let children = fs::read_to_string(format!("/proc/{main}/task/{main}/children")).unwrap();
+        let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+        std::iter::once(main).chain(children).collect()
+    }
+
+    /// Appends to the administrator's configuration.
+    pub fn configure(&self, file: &Path, lines: &str) {
+        let text = fs::read_to_string(file).unwrap() + lines;
+        fs::write(file, text).unwrap();
+    }
+
+    /// Waits for a file of the run directory.
+    pub async fn until_file(&self, name: &str) {
+        let start = Instant::now();
+        while !self.settings.run_dir.join(name).exists() {
+            assert!(start.elapsed() < PATIENCE, "no {name}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn sick(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.sick.is_some())
+    }
+
     /// Gives a command and returns its answer.
     pub async fn ask(&mut self, command: PgCommand) -> PgObservation {
         let what = format!("{command:?}");
@@ -274,4 +327,13 @@ fn server_user() -> ServerUser {
     }
     let found = ["postgres", "nobody"].iter().find_map(|name| ServerUser::find(name).unwrap());
     found.expect("a user that is not root")
+}
+
+/// Sends a signal to processes of the test's own.
+pub fn signal(pids: &[u32], signal: Signal) {
+    for pid in pids {
+        let pid = Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap();
+        // One that just ended does not matter.
+        let _ = kill_process(pid, signal);
+    }
 }

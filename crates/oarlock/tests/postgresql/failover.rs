@@ -6,7 +6,7 @@ use oarlock_core::resource::postgresql::{PgCommand, PgObservation, Running};
 use std::time::{Duration, Instant};
 
 /// Time enough for a commit that is acknowledged at all.
-const SOON: Duration = Duration::from_secs(5);
+pub const SOON: Duration = Duration::from_secs(5);
 /// Time enough to see that one is not.
 const A_WHILE: Duration = Duration::from_millis(500);
 

@@ -4,6 +4,9 @@
 // All of this is test code, also what is not itself a test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod administrator;
 mod bench;
+mod copies;
 mod failover;
+mod mishaps;
 mod refusals;

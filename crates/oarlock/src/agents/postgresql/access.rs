@@ -5,6 +5,7 @@ use super::error::Result;
 use super::files;
 use super::session::{AGENT_ROLE, REPLICATION_ROLE, identifier};
 use super::settings::{Member, PgSettings};
+use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::Path;
@@ -81,11 +82,14 @@ pub(super) fn ident(settings: &PgSettings, agent: &str) -> Result<String> {
 
 /// Adds the administrator's file: by reference from version 16 on, before that as a copy.
 fn include(text: &mut String, version: u32, path: &Path) -> Result<()> {
+    let Some(lines) = files::read_optional(path)? else { return Ok(()) };
     if version >= 16 {
+        // So that a change of that file is a change of ours.
+        let mark = Sha256::digest(lines.as_bytes());
+        let _ = writeln!(text, "# {:02x?}", &mark[..8]);
         let _ = writeln!(text, "include_if_exists {}", identifier(&path.display().to_string()));
         return Ok(());
     }
-    let Some(lines) = files::read_optional(path)? else { return Ok(()) };
     let dir = path.parent().unwrap_or(Path::new("/"));
     for line in lines.lines() {
         let _ = writeln!(text, "{}", absolute_references(line, dir));

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const SIGHUP: i32 = 1;
 
 /// The administrator's settings when they were last seen to be good.
-const LAST_GOOD: &str = "last-good.conf";
+pub(super) const LAST_GOOD: &str = "last-good.conf";
 
 /// Between two looks whether a change has arrived; it takes about a millisecond.
 const LOOK: Duration = Duration::from_millis(1);
@@ -79,6 +79,9 @@ impl<L: Launcher> Context<L> {
             let (seen, dynamic) = self.seen_in_force(session).await?;
             if seen == generation {
                 if dynamic == *wanted {
+                    if reset {
+                        self.note("took back what ALTER SYSTEM had set over our own settings".to_owned()).await;
+                    }
                     return Ok(true);
                 }
                 // Taken over, yet something else is in force: ALTER SYSTEM.
@@ -87,7 +90,6 @@ impl<L: Launcher> Context<L> {
                     for name in DYNAMIC_NAMES {
                         session.run(&format!("alter system reset {name}"), after).await?;
                     }
-                    self.note("took back what ALTER SYSTEM had set over our own settings".to_owned()).await;
                     self.signal_reload().await?;
                 }
             }
@@ -122,7 +124,7 @@ impl<L: Launcher> Context<L> {
     }
 
     async fn configuration_errors(&self, session: &Session) -> Result<String> {
-        let sql = "select coalesce(string_agg(format('%s:%s: %s', sourcefile, sourceline, error), '; '), '') \
+        let sql = "select coalesce(string_agg(format('%s:%s: %s: %s', sourcefile, sourceline, name, error), '; '), '') \
                    from pg_file_settings where error is not null and error <> 'setting could not be applied'";
         session.value(sql, self.settings.timing.statement).await
     }

@@ -8,6 +8,7 @@ use super::files;
 use super::names;
 use super::prepare::{self, Start};
 use super::program::environment;
+use super::reload::LAST_GOOD;
 use super::session::{AGENT_ROLE, Commits, Kept, Session, identifier};
 use crate::agents::launcher::{Ended, Launcher, SpawnRequest};
 use oarlock_core::resource::Guard;
@@ -48,11 +49,16 @@ impl<L: Launcher> Context<L> {
             Start::Primary => Running::Primary,
         };
         let mut started = self.run_server(running, BTreeMap::new(), guard).await;
-        if started.as_ref().is_err_and(|error| error.to_string().contains("insufficient parameter settings")) {
+        let said = started.as_ref().err().map(PgError::in_words).unwrap_or_default();
+        if said.contains("insufficient parameter settings") {
             // The primary had more connections, or the like, than the administrator's file has here.
             let raised = self.raised(self.control().await?.limits).await?;
             self.note(format!("raised to what the primary had: {raised:?}")).await;
             started = self.run_server(running, raised, guard).await;
+        } else if said.contains("configuration file") && self.run_file(LAST_GOOD).exists() {
+            self.note(format!("the configuration is broken, its last good values are used instead: {said}")).await;
+            self.write_conf(&self.run_file(LAST_GOOD), &dynamic)?;
+            started = self.run_server(running, BTreeMap::new(), guard).await;
         }
         let session = started?;
         *self.kept() = Kept { session: Some(session), probe: None };

@@ -1,0 +1,128 @@
+//! Copies that are made, interrupted, or not made.
+
+use crate::bench::{Bench, Node, insert, right};
+use crate::failover::{SOON, join, serve_alone, streams};
+use oarlock_core::ids::NodeId;
+use oarlock_core::resource::postgresql::{Data, PgCommand, PgObservation};
+use std::fs;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+/// What lies beside the data directory, by the ends of the names.
+fn beside(node: &Node) -> Vec<String> {
+    let dir = node.settings.data_dir.parent().unwrap();
+    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter_map(|name| Some(name.strip_prefix("data.")?.to_owned())).collect();
+    names.sort();
+    names
+}
+
+/// A clone that is killed half way leaves nothing, and what was there before is still there.
+#[tokio::test]
+async fn an_interrupted_clone_leaves_what_was_there() {
+    let Some(bench) = Bench::new(2) else { return };
+    let (mut a, mut b) = (bench.node(1), bench.node(2));
+    serve_alone(&mut a, 1).await;
+    join(&mut b, &mut a, 1).await;
+    b.done(PgCommand::Stop, PgObservation::Stopped).await;
+    let before = b.copy(PgCommand::Inspect).await;
+    b.handle.send(PgCommand::Clone { from: a.id });
+    let start = Instant::now();
+    while !beside(&b).iter().any(|name| name == "oarlock-new") {
+        assert!(start.elapsed() < SOON * 4);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    b.done(PgCommand::Kill, PgObservation::Stopped).await;
+    assert_eq!(b.copy(PgCommand::Inspect).await, before);
+    assert_eq!(beside(&b), Vec::<String>::new());
+    assert_ne!(b.copy(PgCommand::Clone { from: a.id }).await, before);
+    assert_eq!(beside(&b), Vec::<String>::new());
+    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+}
+
+/// A rewind that cannot be done is followed by a clone; what only this copy had is saved once.
+#[tokio::test]
+async fn a_failed_rewind_and_a_clone_save_the_tail_once() {
+    let Some(bench) = Bench::new(2) else { return };
+    let (mut a, mut b) = (bench.node(1), bench.node(2));
+    serve_alone(&mut a, 1).await;
+    join(&mut b, &mut a, 1).await;
+    b.done(PgCommand::Kill, PgObservation::Stopped).await;
+    assert!(insert(&a.client().await.unwrap(), 1, SOON).await);
+    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+    b.done(PgCommand::Follow { upstream: a.id, epoch: 1 }, PgObservation::Started).await;
+    b.done(PgCommand::Promote { guard: right(2) }, PgObservation::Promoted).await;
+    b.guard(&[], 2).await;
+    b.done(PgCommand::Open, PgObservation::Opened).await;
+    // A file that a rewind cannot replace.
+    let obstacle = a.settings.data_dir.join("PG_VERSION");
+    fs::remove_file(&obstacle).unwrap();
+    fs::create_dir(&obstacle).unwrap();
+    fs::write(obstacle.join("x"), "x").unwrap();
+    let reason = a.failed(PgCommand::Rewind { from: b.id }).await;
+    assert!(reason.contains("pg_rewind"), "{reason}");
+    assert_eq!(a.ask(PgCommand::Inspect).await, PgObservation::Inspected(Data::Absent), "neither old nor new");
+    a.copy(PgCommand::Clone { from: b.id }).await;
+    let saved = beside(&a);
+    assert!(saved.len() == 1 && saved[0].starts_with("divergent-"), "{saved:?}");
+    let account = a.settings.data_dir.with_file_name(format!("data.{}", saved[0])).join("account.txt");
+    assert!(fs::read_to_string(account).unwrap().contains("COMMIT"));
+    a.done(PgCommand::Follow { upstream: b.id, epoch: 2 }, PgObservation::Started).await;
+    b.until("standby streams", |b| streams(b, NodeId(1))).await;
+    b.done(PgCommand::Kill, PgObservation::Stopped).await;
+    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+}
+
+/// Every member of three is waited for, not any of them.
+#[tokio::test]
+async fn all_of_three_are_waited_for() {
+    let Some(bench) = Bench::new(3) else { return };
+    let (mut a, mut b, mut c) = (bench.node(1), bench.node(2), bench.node(3));
+    serve_alone(&mut a, 1).await;
+    join(&mut b, &mut a, 1).await;
+    a.guard(&[2], 1).await;
+    join(&mut c, &mut a, 1).await;
+    a.guard(&[2, 3], 1).await;
+    let client = a.client().await.unwrap();
+    assert!(insert(&client, 1, SOON).await);
+    c.done(PgCommand::Kill, PgObservation::Stopped).await;
+    assert!(!insert(&client, 2, Duration::from_millis(700)).await, "acknowledged by one of two");
+    a.guard(&[2], 1).await;
+    let client = a.client().await.unwrap();
+    assert!(insert(&client, 3, SOON).await);
+    b.done(PgCommand::Kill, PgObservation::Stopped).await;
+    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+}
+
+/// Things that stop a start are said with what can be done.
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let Some(bench) = Bench::new(1) else { return };
+    let mut a = bench.node(1);
+    a.copy(PgCommand::Initialize).await;
+    let taken = TcpListener::bind(("127.0.0.1", a.settings.port)).unwrap();
+    let reason = a.failed(PgCommand::StartPrimary { guard: right(1) }).await;
+    assert!(reason.contains(&format!("uses port {}", a.settings.port)), "{reason}");
+    drop(taken);
+    a.done(PgCommand::StartPrimary { guard: right(1) }, PgObservation::Started).await;
+    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+}
+
+/// A standby whose upstream is better reached otherwise goes there at once.
+#[tokio::test]
+async fn links_may_change() {
+    let Some(bench) = Bench::new(2) else { return };
+    let (mut a, mut b) = (bench.node(1), bench.node(2));
+    serve_alone(&mut a, 1).await;
+    join(&mut b, &mut a, 1).await;
+    let mut members = bench.members.clone();
+    members[0].links.insert(0, "127.0.0.2".parse().unwrap());
+    b.handle.set_members(members);
+    a.until("standby left", |a| !streams(a, NodeId(2))).await;
+    // Nothing listens at the first address: it is refused, and the second serves.
+    a.until("standby streams", |a| streams(a, NodeId(2))).await;
+    let told = b.admin().await.query_one("select conninfo from pg_stat_wal_receiver", &[]).await.unwrap();
+    assert!(told.get::<_, String>(0).contains("127.0.0.2,127.0.0.1"));
+    b.done(PgCommand::Kill, PgObservation::Stopped).await;
+    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+}
