@@ -45,5 +45,7 @@ pub const MAX_LEASE_US: u64 = 3_600_000_000;
 pub const KILL_WAIT_US: u64 = 1_000_000;
 /// How long after a failed removal of an address the next attempt is made.
 pub const ADDRESS_RETRY_US: u64 = 20_000;
+/// How often to look, after a lapse, whether what is left is only waiting for a disk.
+pub const SILENCE_LOOK_US: u64 = 20_000;
 /// How long the agent may take to answer `Terminate` before the sentinel leaves without it.
 pub const TERMINATE_WAIT_US: u64 = 5_000_000;

@@ -1,10 +1,12 @@
 //! The state machine: lease, lapse, and who is told what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::{Address, Command, Exit, Guard, Notice, Platform, Refusal, Remaining, Reply, Request, Welcome};
-use super::record::{Main, Process, Record};
-use super::{ADDRESS_RETRY_US, KILL_WAIT_US, MAX_GROUPS, MAX_LEASE_US, MAX_NAME_BYTES, TERMINATE_WAIT_US};
+use super::record::{Main, Process, Record, Service};
+use super::{
+    ADDRESS_RETRY_US, KILL_WAIT_US, MAX_GROUPS, MAX_LEASE_US, MAX_NAME_BYTES, SILENCE_LOOK_US, TERMINATE_WAIT_US,
+};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +160,18 @@ pub(super) struct KillWait {
     pub until_us: u64,
 }
 
+/// A lapse being carried out.
+#[derive(Clone, Debug)]
+pub(super) struct Silencing {
+    generation: u64,
+    /// The deadline; for an adopted lapse, the adoption.
+    since_us: u64,
+    /// When to look at what is left.
+    look_at_us: u64,
+    /// Services of which only processes are left that will never run another instruction.
+    stuck: BTreeSet<String>,
+}
+
 /// An act under way.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
@@ -191,9 +205,15 @@ pub struct Sentinel {
     retry_us: Option<u64>,
     terminate_by_us: Option<u64>,
     leaving: bool,
-    /// The lapse being carried out: its generation and the deadline it is measured from.
-    pub(super) silencing: Option<(u64, u64)>,
+    pub(super) silencing: Option<Silencing>,
     pub(super) out: Vec<Effect>,
+}
+
+impl Silencing {
+    fn new(generation: u64, since_us: u64) -> Self {
+        let look_at_us = since_us.saturating_add(SILENCE_LOOK_US);
+        Self { generation, since_us, look_at_us, stuck: BTreeSet::new() }
+    }
 }
 
 impl Sentinel {
@@ -223,6 +243,8 @@ impl Sentinel {
                 out.push(Effect::Kill { name: service.name.clone() });
             }
         }
+        let lapsed = record.lapsed_generation;
+        let silencing = record.holds_exclusive_of(lapsed).then(|| Silencing::new(lapsed, 0));
         Self {
             record,
             platform,
@@ -235,7 +257,7 @@ impl Sentinel {
             retry_us,
             terminate_by_us: None,
             leaving: false,
-            silencing: None,
+            silencing,
             out,
         }
     }
@@ -255,7 +277,8 @@ impl Sentinel {
     #[must_use]
     pub fn wake_at_us(&self) -> Option<u64> {
         let kills = self.kills.iter().map(|wait| wait.until_us).min();
-        [self.record.deadline_us, kills, self.retry_us, self.terminate_by_us].into_iter().flatten().min()
+        let look = self.silencing.as_ref().map(|silencing| silencing.look_at_us);
+        [look, self.record.deadline_us, kills, self.retry_us, self.terminate_by_us].into_iter().flatten().min()
     }
 
     /// Takes an event and returns what to do, in order. A lapse due by `now_us` comes first,
@@ -310,20 +333,33 @@ impl Sentinel {
         }
         self.save();
         self.out.push(Effect::Notify(Notice::Lapsed { generation }));
-        self.silencing = Some((generation, deadline_us));
+        self.silencing = Some(Silencing::new(generation, deadline_us));
     }
 
     /// Says once that everything the lapse stopped is gone.
     fn report_silence(&mut self) {
-        let Some((generation, deadline_us)) = self.silencing else {
+        let Some(silencing) = &self.silencing else {
             return;
         };
-        if self.record.holds_exclusive_of(generation) {
+        let generation = silencing.generation;
+        let old = |guard: &Option<Guard>| guard.as_ref().is_some_and(|guard| guard.generation <= generation);
+        let mut addresses = self.record.addresses.iter();
+        if self.unsilenced().next().is_some() || addresses.any(|held| old(&held.guard)) {
             return;
         }
+        let took_us = self.now_us.saturating_sub(silencing.since_us);
         self.silencing = None;
-        let took_us = self.now_us.saturating_sub(deadline_us);
         self.out.push(Effect::Notify(Notice::Silenced { generation, took_us }));
+    }
+
+    /// The services that the lapse stopped and that may still do something.
+    fn unsilenced(&self) -> impl Iterator<Item = &Service> {
+        let old = |service: &Service, silencing: &Silencing| {
+            service.guard.as_ref().is_some_and(|guard| guard.generation <= silencing.generation)
+                && !silencing.stuck.contains(&service.name)
+        };
+        let services = self.record.services.iter().filter(|service| service.is_alive());
+        services.filter(move |service| self.silencing.as_ref().is_some_and(|silencing| old(service, silencing)))
     }
 
     /// Whether something may start or stay under `guard` now.
@@ -501,7 +537,7 @@ impl Sentinel {
 
     /// Answers who waited for the end of a service, once it has ended.
     pub(super) fn answer_kills(&mut self, name: &str) {
-        if self.record.service(name).is_some_and(super::Service::is_alive) {
+        if self.record.service(name).is_some_and(Service::is_alive) {
             return;
         }
         let out = &mut self.out;
@@ -515,6 +551,12 @@ impl Sentinel {
     }
 
     fn inspected(&mut self, name: &str, remaining: &[Remaining]) {
+        // A killed process that waits for a disk without end (D), or whose last thread does (Z), will
+        // not come back from it to do anything.
+        let stuck = !remaining.is_empty() && remaining.iter().all(|left| matches!(left.state, 'D' | 'Z' | 'X'));
+        if let Some(silencing) = self.silencing.as_mut().filter(|_| stuck) {
+            silencing.stuck.insert(name.to_owned());
+        }
         let (now_us, out) = (self.now_us, &mut self.out);
         self.kills.retain(|wait| {
             let due = wait.name == name && now_us >= wait.until_us;
@@ -577,6 +619,14 @@ impl Sentinel {
                 let name = self.kills[index].name.clone();
                 self.out.push(Effect::Inspect { name });
             }
+        }
+        if let Some(silencing) = self.silencing.as_mut().filter(|silencing| now_us >= silencing.look_at_us) {
+            if silencing.since_us == 0 {
+                silencing.since_us = now_us;
+            }
+            silencing.look_at_us = now_us + SILENCE_LOOK_US;
+            let names: Vec<String> = self.unsilenced().map(|service| service.name.clone()).collect();
+            self.out.extend(names.into_iter().map(|name| Effect::Inspect { name }));
         }
         if self.retry_us.is_some_and(|at| now_us >= at) {
             self.retry_us = None;

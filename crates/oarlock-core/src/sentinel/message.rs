@@ -313,11 +313,12 @@ pub enum Notice {
         /// The generation, lapsed for good.
         generation: u64,
     },
-    /// Everything that was guarded at the lapse is gone.
+    /// Everything that was guarded at the lapse is gone, or killed and waiting for a disk while its
+    /// address is gone.
     Silenced {
         /// The generation.
         generation: u64,
-        /// From the deadline to the last process and address gone.
+        /// From the deadline (or the adoption, if the sentinel died in between) until then.
         took_us: u64,
     },
     /// The sentinel was told to end: answer `MayLeave` or `Stay`.

@@ -170,6 +170,27 @@ fn lapse_silences_what_is_guarded_and_nothing_else() {
 }
 
 #[test]
+fn what_waits_for_a_disk_is_silent_once_its_address_is_gone() {
+    let mut rig = Rig::leased();
+    rig.ask(spawn("db", Some(guard(1, 1))));
+    rig.ask(Request::AddressUp { address: address(100), guard: Some(guard(1, 1)) });
+    rig.tick_at_deadline();
+    let silenced = |rig: &Rig| rig.notices().iter().any(|notice| matches!(notice, Notice::Silenced { .. }));
+    for (state, address_gone) in [('R', false), ('D', false), ('D', true)] {
+        rig.now_us += SILENCE_LOOK_US;
+        if address_gone {
+            rig.event(Event::AddressGone { address: address(100) });
+        }
+        let inspect = Effect::Inspect { name: "db".into() };
+        assert_eq!(rig.event(Event::Tick).contains(&inspect), !address_gone);
+        assert!(silenced(&rig) == address_gone, "{state}");
+        let remaining = vec![Remaining { pid: 101, state }];
+        rig.event(Event::Inspected { name: "db".into(), remaining });
+    }
+    assert_eq!(rig.refused(spawn("db", None)), Refusal::Busy { name: "db".into() });
+}
+
+#[test]
 fn lapse_comes_before_the_event_that_reveals_it() {
     let mut rig = Rig::leased();
     rig.ask(spawn("db", Some(guard(1, 1))));

@@ -8,8 +8,11 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use oarlock_core::sentinel::Remaining;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::identity::{self, Stat};
@@ -50,6 +53,27 @@ impl Groups {
     #[must_use]
     pub fn can_kill(&self) -> bool {
         matches!(self, Self::Cgroup(own) if own.join("cgroup.kill").exists())
+    }
+
+    /// Claims our directory for the life of the returned file. Two sentinels with one directory
+    /// would take each other's services for strays. `None` without cgroups.
+    ///
+    /// # Errors
+    /// When another process has claimed it and does not go within a second.
+    pub(crate) fn claim(&self) -> io::Result<Option<File>> {
+        let Self::Cgroup(own) = self else {
+            return Ok(None);
+        };
+        let directory = File::open(own)?;
+        // A sentinel that died an instant ago may not yet have let go of everything.
+        let until = Instant::now() + Duration::from_secs(1);
+        loop {
+            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(directory)),
+                Err(Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
     }
 
     /// A new, empty group; one of that name that is left over and empty is replaced.

@@ -1,6 +1,7 @@
 //! The sentinel's loop: wait, hand what happened to the state machine, perform what it wants.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -79,6 +80,8 @@ pub(super) struct Shell {
     pub(super) netlink: Option<Netlink>,
     pub(super) journal: Journal,
     pub(super) lock: Lock,
+    /// Held, not used: our claim to the cgroup.
+    _claimed: Option<File>,
     /// Happened and not yet handled.
     pub(super) events: VecDeque<Event>,
     /// Children that have not yet said whether their program runs.
@@ -107,6 +110,8 @@ impl Shell {
         let opened = Store::open(&path, boot_id).map_err(StartError::new(format!("opening {}", path.display())));
         let (store, found) = opened?;
         let groups = Groups::find(&options.cgroup);
+        let claimed = groups.claim();
+        let claimed = claimed.map_err(StartError::new(format!("claiming the cgroup {}", options.cgroup)))?;
         let platform = Platform { realtime, memory_locked, cgroup_kill: groups.can_kill() };
         let machine = match &found {
             Found::Record(record) => Sentinel::adopt((**record).clone(), platform),
@@ -124,6 +129,7 @@ impl Shell {
             netlink: Netlink::open().ok(),
             journal: Journal::open(&options.state_dir),
             lock,
+            _claimed: claimed,
             events: VecDeque::new(),
             reports: Vec::new(),
             oom_score_adjust: lower_oom_score(),

@@ -13,6 +13,7 @@ use super::{Case, run};
 
 pub const CASES: &[Case] = &[
     ("sentinel_lapse_silences_in_time_while_the_agent_is_stopped", lapse_silences),
+    ("sentinel_is_not_held_up_by_a_disk_that_hangs", disk_hangs),
     ("sentinel_starts_nothing_after_a_lapse", starts_nothing_after_a_lapse),
     ("sentinel_reports_exits_and_kills_the_rest", reports_exits),
     ("sentinel_tells_why_a_start_failed", tells_why_a_start_failed),
@@ -23,6 +24,7 @@ pub const CASES: &[Case] = &[
     ("sentinel_and_agent_killed_lapse_at_the_next_start", both_killed),
     ("sentinel_spare_takes_over", spare_takes_over),
     ("sentinel_works_without_cgroups", works_without_cgroups),
+    ("sentinel_refuses_a_cgroup_that_another_uses", refuses_a_shared_cgroup),
     ("sentinel_promotes_under_a_guard", promotes_under_a_guard),
     ("sentinel_leaves_a_keeper", leaves_a_keeper),
     ("sentinel_keeper_hands_over", keeper_hands_over),
@@ -88,6 +90,34 @@ fn lapse_silences() {
     rig.notice("the exit", |notice| {
         matches!(notice, Notice::Exited { name, exit: Exit::Signal(9), .. } if name == "db").then_some(())
     });
+}
+
+fn disk_hangs() {
+    network();
+    let mut rig = Rig::leased(Duration::from_millis(1500));
+    let (image, mount) = (rig.directory.join("image"), rig.directory.join("mount"));
+    fs::create_dir(&mount).unwrap();
+    run(&format!("truncate -s 16M {}", image.display()));
+    run(&format!("mkfs.ext4 -q {}", image.display()));
+    run(&format!("mount -o loop {} {}", image.display(), mount.display()));
+    rig.done(Request::AddressUp { address: address(), guard: Some(guard()) });
+    run(&format!("fsfreeze -f {}", mount.display()));
+    let db = rig.spawn("db", &format!("exec touch {}/file", mount.display()), Some(guard()));
+    let state = || oarlock::process::identity::stat(db).map(|stat| stat.state);
+    rig.wait_for("disk sleep", || state().is_ok_and(|state| state == 'D').then_some(()));
+    let told_us = rig.notice("the silence", |notice| match notice {
+        Notice::Silenced { took_us, .. } => Some(*took_us),
+        _ => None,
+    });
+    let told_state = state();
+    let answer = rig.ask(Request::KillGroup { name: "db".into() });
+    run(&format!("fsfreeze -u {}", mount.display()));
+    println!("  silent after {told_us} us");
+    assert!(!holds_address());
+    assert_eq!(told_state.unwrap(), 'D');
+    assert!(matches!(answer, Reply::Killed { remaining } if remaining[0].pid == db && remaining[0].state == 'D'));
+    rig.notice("the end", |notice| matches!(notice, Notice::Emptied { name } if name == "db").then_some(()));
+    run(&format!("umount {}", mount.display()));
 }
 
 fn starts_nothing_after_a_lapse() {
@@ -290,6 +320,19 @@ fn spare_takes_over() {
     rig.wait_for("another agent", || (rig.welcomes().len() == 2).then_some(()));
     assert_eq!(rig.holder(), (spare, "sentinel".to_owned()));
     rig.wait_for("the old agent's end", || (!runs(agent)).then_some(()));
+    assert!(runs(db));
+}
+
+fn refuses_a_shared_cgroup() {
+    let mut rig = Rig::leased(LONG);
+    let db = rig.spawn("db", FOREVER, Some(guard()));
+    let elsewhere = rig.directory.join("elsewhere");
+    let other = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["agent", elsewhere.to_str().unwrap(), &rig.cgroup])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(!other.status.success() && said.starts_with("sentinel: claiming the cgroup"), "{said}");
     assert!(runs(db));
 }
 
