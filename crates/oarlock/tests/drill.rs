@@ -122,6 +122,8 @@ fn outage_and_loss_are_measured() {
         .current_dir(directory.path())
         .output()
         .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.stdout.is_empty(), "{said}");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let number = |key: &str| report[key].as_u64().unwrap();
     assert!(number("outage_ms") >= u64::try_from(FREEZE.as_millis()).unwrap(), "{report}");

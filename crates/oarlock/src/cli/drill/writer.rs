@@ -146,13 +146,23 @@ impl Writer {
                 Ok(Err(source)) => WriterError::Database { what, source },
                 Err(_) => WriterError::Late { what, after: TABLE_DEADLINE },
             };
-            // What the database itself refuses it refuses again.
-            let refused = matches!(&error, WriterError::Database { source, .. } if source.as_db_error().is_some());
-            if refused || began.elapsed() > TABLE_DEADLINE {
+            if is_final(&error) || began.elapsed() > TABLE_DEADLINE {
                 return Err(error);
             }
             sleep(PACE).await;
         }
+    }
+}
+
+/// Whether trying again is useless: what the database itself refuses, unless it only says "not now".
+fn is_final(error: &WriterError) -> bool {
+    // Ending, crashed, starting up, too many connections; closed to clients; not yet a primary.
+    const NOT_NOW: [&str; 6] = ["57P01", "57P02", "57P03", "53300", "28000", "25006"];
+    match error {
+        WriterError::Database { source, .. } => {
+            source.as_db_error().is_some_and(|error| !NOT_NOW.contains(&error.code().code()))
+        }
+        WriterError::Late { .. } | WriterError::Name(_) => false,
     }
 }
 
