@@ -8,7 +8,7 @@ use super::error::{PgError, Result};
 use super::files::{self, Owned};
 use super::names;
 use super::session::REPLICATION_ROLE;
-use super::settings::{PgSettings, ServerUser};
+use super::settings::PgSettings;
 use crate::agents::launcher::Launcher;
 use std::collections::BTreeMap;
 use std::fs;
@@ -186,24 +186,4 @@ pub(super) fn own_user() -> Result<String> {
         (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     });
     named.ok_or_else(|| PgError::other(format!("user number {uid} has no name in /etc/passwd")))
-}
-
-impl ServerUser {
-    /// Looks a user up in `/etc/passwd` and `/etc/group`; `None` when there is no such user.
-    pub fn find(name: &str) -> std::io::Result<Option<ServerUser>> {
-        let passwd = fs::read_to_string("/etc/passwd")?;
-        let Some((uid, gid)) = passwd.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split(':').collect();
-            (fields.first() == Some(&name)).then_some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
-        }) else {
-            return Ok(None);
-        };
-        let groups = fs::read_to_string("/etc/group")?;
-        let member = |line: &str| {
-            let fields: Vec<&str> = line.split(':').collect();
-            let listed = fields.get(3)?.split(',').any(|user| user == name);
-            if listed { fields.get(2)?.parse().ok() } else { None }
-        };
-        Ok(Some(ServerUser { name: name.to_owned(), uid, gid, groups: groups.lines().filter_map(member).collect() }))
-    }
 }

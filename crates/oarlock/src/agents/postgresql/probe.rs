@@ -96,7 +96,7 @@ async fn probe_server<L: Launcher>(context: &Shared<L>, board: &Board) {
             let result = ask(context, &mut session).await;
             write_down(&board.server, result);
         }
-        tokio::time::sleep(context.settings.timing.probe).await;
+        tokio::time::sleep(context.settings.timing.probe_deadline / 3).await;
     }
 }
 
@@ -120,7 +120,7 @@ async fn probe_disk<L: Launcher>(context: &Shared<L>, board: &Board) {
         let settings = context.settings.clone();
         let written = tokio::task::spawn_blocking(move || write(&settings)).await;
         write_down(&board.disk, written.unwrap_or_else(|error| Err(PgError::other(error.to_string()))));
-        tokio::time::sleep(context.settings.timing.probe).await;
+        tokio::time::sleep(context.settings.timing.probe_deadline / 3).await;
     }
 }
 

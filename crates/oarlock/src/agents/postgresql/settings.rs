@@ -90,9 +90,7 @@ pub struct Member {
 pub struct PgTiming {
     /// How often a running server is looked at.
     pub status: Duration,
-    /// Pause between two deep probes.
-    pub probe: Duration,
-    /// A deep probe without success for this long means sick.
+    /// A deep probe without success for this long means sick; there are three in that time.
     pub probe_deadline: Duration,
     /// One of our own statements, or one connection.
     pub statement: Duration,
@@ -119,7 +117,6 @@ impl PgTiming {
         let probe_deadline = (lease * 3).max(Duration::from_secs(1));
         PgTiming {
             status: Duration::from_micros(timing.heartbeat.0),
-            probe: probe_deadline / 3,
             probe_deadline,
             statement: lease.max(Duration::from_millis(500)),
             guard: lease.max(Duration::from_millis(500)),
