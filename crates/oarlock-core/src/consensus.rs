@@ -176,6 +176,11 @@ impl Consensus {
         u8::try_from(self.node.raft.leader_id).ok().filter(|id| *id != 0).map(NodeId)
     }
 
+    /// Asks the library to let another voter lead; it may not come to that.
+    pub fn hand_leadership(&mut self, to: NodeId) {
+        self.node.transfer_leader(u64::from(to.0));
+    }
+
     /// The library's term.
     pub fn term(&self) -> u64 {
         self.node.raft.term

@@ -67,6 +67,8 @@ pub struct Renew {
     pub sequence: u64,
     /// How long it is to last.
     pub lease: Span,
+    /// The newest beacon it heard: a leader that it does not hear finds its own nonces missing here.
+    pub beacon: u64,
 }
 
 /// A promise (or the wish for one) about one generation of one node.

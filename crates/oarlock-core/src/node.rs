@@ -53,6 +53,9 @@ pub struct Core {
     suspected: BTreeSet<NodeId>,
     /// When promises were last asked for.
     asked_at: Mono,
+    /// As leader: since when, and who was last known to hear us.
+    led_since: Option<Mono>,
+    echoed: BTreeMap<NodeId, Mono>,
     refused_above: u64,
     nonces: VecDeque<u64>,
     next_nonce: u64,
@@ -156,6 +159,8 @@ impl Core {
             promises: BTreeMap::new(),
             suspected: BTreeSet::new(),
             asked_at: Mono(0),
+            led_since: None,
+            echoed: BTreeMap::new(),
             refused_above: 0,
             nonces: VecDeque::new(),
             next_nonce: boot.seed,
@@ -414,9 +419,12 @@ impl Core {
     fn lead(&mut self) {
         if !self.consensus.as_ref().is_some_and(Consensus::may_plan) {
             self.suspected.clear();
+            self.led_since = None;
             return;
         }
+        self.led_since.get_or_insert(self.now);
         self.suspect();
+        self.yield_to_the_heard();
         let state = self.state.clone();
         let know =
             Knowledge { state: &state, reports: &self.reports, silent: &self.suspected, promises: &self.promises };

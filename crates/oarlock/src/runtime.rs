@@ -127,6 +127,11 @@ impl Node {
                 let name = self.name_of(peer);
                 let state = if up { "up" } else { "down" };
                 self.note(format!("link {link} to {name} is {state}"));
+                let working = |id: oarlock_core::ids::NodeId, address| {
+                    let links = self.transport.links(id.0);
+                    links.iter().find(|known| known.address == address).is_none_or(|known| known.up)
+                };
+                self.resources.links_changed(&self.settings, &working);
                 let node = self.settings.nodes.iter().find(|node| node.id.0 == peer);
                 let index = node.and_then(|node| node.links.iter().position(|address| *address == link));
                 if let Some(link) = index.and_then(|index| u8::try_from(index).ok()) {

@@ -10,7 +10,7 @@ use crate::machine::guarding::{Step, View};
 use crate::machine::service::{ServiceState, ServiceWant};
 use crate::resource::{Command, Guard};
 use crate::state::GroupState;
-use crate::time::Mono;
+use crate::time::{Mono, Span};
 
 impl Driver {
     pub(super) fn drive_as_owner(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
@@ -80,7 +80,12 @@ impl Driver {
 
     /// A service that keeps failing, or an address whose link is cut, asks for another node.
     fn wish_elsewhere(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
-        let unlinked = self.units.iter().any(|unit| matches!(unit, Unit::Address(address) if !address.is_linked()));
+        // Replication may have used that link too: it is given the time to come by another one.
+        let patience = Span(site.state.config.timing.lease.0 * 3 / 2);
+        let unlinked = self.units.iter().any(|unit| {
+            matches!(unit, Unit::Address(address)
+                if address.unlinked_since().is_some_and(|since| site.now.since(since) >= patience))
+        });
         let exhausted = self.units.iter().any(|unit| match unit {
             Unit::Service(service) => service.failures.exhausted(),
             Unit::Address(address) => address.failures.exhausted(),

@@ -21,6 +21,8 @@ pub struct Holder {
     acked: BTreeMap<NodeId, u64>,
     acked_version: u64,
     deadline: Option<Mono>,
+    /// The newest beacon heard.
+    beacon: u64,
     /// A deadline the sentinel was told of and has not confirmed, since when.
     unconfirmed_since: Option<Mono>,
     lapsed: bool,
@@ -37,6 +39,7 @@ impl Holder {
             acked: BTreeMap::new(),
             acked_version: 0,
             deadline: None,
+            beacon: 0,
             unconfirmed_since: None,
             lapsed: true,
         }
@@ -127,6 +130,7 @@ impl Holder {
             voters_version: voters.version,
             sequence: self.sequence,
             lease,
+            beacon: self.beacon,
         })
     }
 
@@ -153,6 +157,11 @@ impl Holder {
         }
         self.deadline = Some(deadline);
         Some(deadline)
+    }
+
+    /// A leader was heard.
+    pub fn heard_beacon(&mut self, nonce: u64) {
+        self.beacon = nonce;
     }
 
     /// The sentinel was told of a deadline.

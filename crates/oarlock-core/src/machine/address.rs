@@ -25,14 +25,15 @@ pub enum AddressState {
 #[derive(Clone, Debug)]
 pub struct Address {
     state: AddressState,
-    linked: bool,
+    /// Its interface has had no carrier since then.
+    unlinked_since: Option<Mono>,
     /// Failures on this node.
     pub failures: Failures,
 }
 
 impl Default for Address {
     fn default() -> Address {
-        Address { state: AddressState::Unknown, linked: true, failures: Failures::default() }
+        Address { state: AddressState::Unknown, unlinked_since: None, failures: Failures::default() }
     }
 }
 
@@ -44,7 +45,12 @@ impl Address {
 
     /// Whether its interface has a carrier.
     pub fn is_linked(&self) -> bool {
-        self.linked
+        self.unlinked_since.is_none()
+    }
+
+    /// Since when its interface has had no carrier.
+    pub fn unlinked_since(&self) -> Option<Mono> {
+        self.unlinked_since
     }
 
     /// Whether nothing of it is here.
@@ -84,7 +90,10 @@ impl Address {
                 let lowering = self.state == AddressState::Lowering;
                 self.state = if lowering { AddressState::Unknown } else { AddressState::Failed };
             }
-            AddressObservation::Link { up } => self.linked = *up,
+            AddressObservation::Link { up: true } => self.unlinked_since = None,
+            AddressObservation::Link { up: false } => {
+                self.unlinked_since.get_or_insert(now);
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::ids::NodeId;
 use crate::lease::Reply;
 use crate::message::{Message, Promise, Renew};
 use crate::time::{Mono, Span};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Beacons whose nonce is still fresh.
 const FRESH_NONCES: usize = 4;
@@ -63,6 +63,9 @@ impl Core {
             return;
         }
         let state = self.state.clone();
+        if self.nonces.contains(&renew.beacon) {
+            self.echoed.insert(from, self.now);
+        }
         match self.voter.on_renew(self.now, from, renew, &state) {
             Reply::Ack => self.send(from, Message::Acked(*renew)),
             Reply::Refuse { above } => self.send(from, Message::Refused { generation: renew.generation, above }),
@@ -129,6 +132,7 @@ impl Core {
 
     /// A leader that we hear: ask it for a generation if ours is over.
     pub(super) fn beacon(&mut self, from: NodeId, nonce: u64) {
+        self.holder.heard_beacon(nonce);
         let known = self.state.node(self.me);
         let begun = self.holder.is_begun() && known.generation == self.holder.generation() && !known.dead;
         let refused = self.refused_above >= self.holder.generation() && self.refused_above > 0;
@@ -242,6 +246,32 @@ impl Core {
             self.promised(self.me, promise);
         } else {
             self.send(to, Message::Promised(promise));
+        }
+    }
+
+    /// As leader: an owner that is heard but does not hear us could commit nothing under us (a link
+    /// that is cut one way). Another voter that it may hear leads better.
+    pub(super) fn yield_to_the_heard(&mut self) {
+        let patience = self.state.config.timing.lease;
+        let settled = self.led_since.is_some_and(|since| self.now.since(since) > patience);
+        let state = self.state.clone();
+        let hears = |node: NodeId, echoed: &BTreeMap<NodeId, Mono>| {
+            echoed.get(&node).is_some_and(|at| self.now.since(*at) <= patience)
+        };
+        let owners = state.config.groups().filter_map(|(id, _)| state.living_owner(id));
+        let deaf =
+            |owner: &NodeId| *owner != self.me && !self.suspected.contains(owner) && !hears(*owner, &self.echoed);
+        if !settled || !owners.into_iter().any(|owner| deaf(&owner)) {
+            return;
+        }
+        // In a ring, so that everybody has a turn until one is heard.
+        let (before, after): (Vec<NodeId>, Vec<NodeId>) =
+            self.other_voters().into_iter().partition(|voter| *voter < self.me);
+        let next = after.into_iter().chain(before).find(|voter| hears(*voter, &self.echoed));
+        if let (Some(next), Some(consensus)) = (next, &mut self.consensus) {
+            consensus.hand_leadership(next);
+            self.led_since = Some(self.now);
+            self.record(Happening::Note { text: format!("an owner does not hear us: {next} shall lead") });
         }
     }
 

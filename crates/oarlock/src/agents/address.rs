@@ -14,7 +14,7 @@ use oarlock_core::sentinel as words;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -23,18 +23,30 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 /// How often the owner looks who is connected.
 const LIST_EVERY: Duration = Duration::from_millis(250);
 
-/// Who was connected to which address, as its owner last told.
+/// How long a connection that its owner does not list any more is remembered: the list of an owner
+/// that cannot reach its clients, or has just closed the door, says nothing of what they believe.
+const REMEMBER: Duration = Duration::from_secs(15);
+
+/// Who was connected to which address, as its owners told lately.
 #[derive(Clone, Debug, Default)]
-pub struct Connected(Arc<Mutex<BTreeMap<IpAddr, Vec<Pair>>>>);
+pub struct Connected(Arc<Mutex<BTreeMap<IpAddr, BTreeMap<Pair, Option<Instant>>>>>);
 
 impl Connected {
     /// The owner told.
     pub fn set(&self, address: IpAddr, pairs: Vec<Pair>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(address, pairs);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.entry(address).or_default();
+        let now = Instant::now();
+        for gone in known.values_mut() {
+            gone.get_or_insert(now);
+        }
+        known.extend(pairs.into_iter().map(|pair| (pair, None)));
+        known.retain(|_, gone| gone.is_none_or(|gone| now.duration_since(gone) < REMEMBER));
     }
 
     fn of(&self, address: IpAddr) -> Vec<Pair> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&address).cloned().unwrap_or_default()
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&address).map(|pairs| pairs.keys().copied().collect()).unwrap_or_default()
     }
 }
 

@@ -19,6 +19,7 @@ use oarlock_core::ids::{NodeId, ResourceId};
 use oarlock_core::resource::{AddressCommand, Command, Observation, Order};
 use oarlock_core::sentinel::Exit;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use tokio::sync::mpsc;
 
@@ -129,6 +130,21 @@ impl Resources {
         }
     }
 
+    /// The links to a node changed: its working ones are tried first from now on.
+    pub fn links_changed(&self, settings: &Settings, up: &dyn Fn(NodeId, IpAddr) -> bool) {
+        for (id, agent) in &self.agents {
+            let Agent::Postgresql(agent) = agent else { continue };
+            let Some(ResourceKind::Postgresql(database)) = settings.resource(*id).map(|resource| &resource.kind) else {
+                continue;
+            };
+            let mut members = members(settings, *id, database.port);
+            for member in &mut members {
+                member.links.sort_by_key(|link| !up(member.id, *link));
+            }
+            agent.set_members(members);
+        }
+    }
+
     /// A new configuration is in force. Settings of running agents are taken over when the agent
     /// is next started.
     pub fn reconfigure(&self, _settings: &Settings) {
@@ -197,13 +213,6 @@ async fn postgresql_settings(
         hba: settings.hba_file.clone().unwrap_or(found.hba),
         ident: found.ident,
     };
-    let nodes = all.groups.get(usize::from(id.group.0)).map(|group| group.nodes.as_slice()).unwrap_or_default();
-    let members = nodes.iter().filter_map(|id| all.node_by_id(*id)).map(|node| Member {
-        id: node.id,
-        name: node.name.clone(),
-        links: node.links.clone(),
-        port: settings.port,
-    });
     let timing = PgTiming { probe_deadline: settings.probe_deadline, ..PgTiming::from_cluster(&all.timing) };
     Ok(PgSettings {
         name: name.to_owned(),
@@ -217,7 +226,7 @@ async fn postgresql_settings(
         listen_addresses: settings.listen_addresses.clone(),
         user: ServerUser { name: owner.name, uid: owner.uid, gid: owner.gid, groups: owner.groups },
         node: around.me,
-        members: members.collect(),
+        members: members(all, id, settings.port),
         secrets: ClusterSecrets::load(&around.config_dir).map_err(|error| with_causes(&error))?,
         admin_role: "postgres".to_owned(),
         database: "postgres".to_owned(),
@@ -225,6 +234,13 @@ async fn postgresql_settings(
         wal_keep_mib: 512,
         timing,
     })
+}
+
+fn members(all: &Settings, id: ResourceId, port: u16) -> Vec<Member> {
+    let nodes = all.groups.get(usize::from(id.group.0)).map(|group| group.nodes.as_slice()).unwrap_or_default();
+    let member =
+        |node: &config::NodeSettings| Member { id: node.id, name: node.name.clone(), links: node.links.clone(), port };
+    nodes.iter().filter_map(|id| all.node_by_id(*id)).map(member).collect()
 }
 
 async fn service_settings(
