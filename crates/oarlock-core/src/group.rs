@@ -189,7 +189,8 @@ impl Driver {
     pub fn drive(&mut self, site: &Site<'_>) -> Vec<Out> {
         let mut out = Vec::new();
         let Some(group) = site.state.group(self.id) else { return out };
-        if site.settled {
+        let ours = site.state.config.group(self.id).is_some_and(|config| config.nodes.contains(&site.me));
+        if ours && site.settled {
             let owner = site.state.living_owner(self.id);
             let ours = owner == Some(site.me) && site.state.node(site.me).incarnation == site.incarnation;
             if ours && site.lease_live {

@@ -184,7 +184,10 @@ impl State {
         }
         for moved in moves {
             // A group that cannot move stays with the dead owner; the planner tries again.
-            let _ = self.own(moved, None);
+            let outcome = self.own(moved, None);
+            if let (Applied, Some(group)) = (outcome, self.groups.get_mut(usize::from(moved.group.0))) {
+                group.reason = format!("taken over from {}, which is dead", self.config.node_name(id));
+            }
         }
         Applied
     }

@@ -9,6 +9,8 @@ use std::process::ExitCode;
 const INTERNAL: u8 = 5;
 
 fn main() -> ExitCode {
+    // Sentinel and agent start each other as /proc/self/exe; people look for the program's name.
+    let _ = rustix::thread::set_name(c"oarlock");
     cli::main(std::env::args_os().collect(), |options| match options.under_sentinel {
         None => guard(&options),
         Some(socket) => serve(&options, socket),
