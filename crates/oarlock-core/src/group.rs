@@ -8,6 +8,7 @@ use crate::config::{GroupConfig, Kind};
 use crate::entry::Entry;
 use crate::happening::Happening;
 use crate::ids::{GroupId, NodeId, ResourceId};
+use crate::machine::Failures;
 use crate::machine::address::Address;
 use crate::machine::database::{Database, DatabaseState, DatabaseWant};
 use crate::machine::guarding::Candidate;
@@ -188,6 +189,9 @@ impl Driver {
     /// Everything there is to do now.
     pub fn drive(&mut self, site: &Site<'_>) -> Vec<Out> {
         let mut out = Vec::new();
+        for unit in &mut self.units {
+            unit.forgive(site.now);
+        }
         let Some(group) = site.state.group(self.id) else { return out };
         let ours = site.state.config.group(self.id).is_some_and(|config| config.nodes.contains(&site.me));
         if ours && site.settled {
@@ -316,26 +320,41 @@ impl Driver {
     pub fn wakeup(&self, state: &State) -> Option<Mono> {
         let timing = state.config.timing;
         let wait = self.owned.map(|(_, since)| since + timing.with_drift(timing.stop_budget));
+        let failures = self.units.iter().map(failures_of);
+        let pasts = failures.flat_map(|failures| [failures.retry_at(), failures.forgiven_at()]);
         let units = self.units.iter().flat_map(|unit| match unit {
-            Unit::Address(address) => [address.failures.retry_at(), None, None],
-            Unit::Reader { address, since } => {
-                let due = since.map(|since| since + timing.with_drift(timing.lease + timing.stop_budget));
-                [address.failures.retry_at(), due, None]
+            Unit::Reader { since, .. } => {
+                [since.map(|since| since + timing.with_drift(timing.lease + timing.stop_budget)), None]
             }
-            Unit::Service(service) => [service.failures.retry_at(), service.failures.forgiven_at(), None],
             Unit::Database(database) => database.wakeup(timing.lease),
+            Unit::Address(_) | Unit::Service(_) => [None, None],
         });
-        units.chain([wait]).flatten().min()
+        units.chain(pasts).chain([wait]).flatten().min()
+    }
+}
+
+fn failures_of(unit: &Unit) -> &Failures {
+    match unit {
+        Unit::Address(address) | Unit::Reader { address, .. } => &address.failures,
+        Unit::Database(database) => &database.failures,
+        Unit::Service(service) => &service.failures,
     }
 }
 
 fn failures(unit: &Unit) -> (u32, Option<String>) {
-    let failures = match unit {
-        Unit::Address(address) | Unit::Reader { address, .. } => &address.failures,
-        Unit::Database(database) => &database.failures,
-        Unit::Service(service) => &service.failures,
-    };
+    let failures = failures_of(unit);
     (failures.count(), failures.reason().map(str::to_owned))
+}
+
+impl Unit {
+    /// Failures that are long past are forgotten, whether it runs or not.
+    fn forgive(&mut self, now: Mono) {
+        match self {
+            Unit::Address(address) | Unit::Reader { address, .. } => address.failures.forgive(now),
+            Unit::Database(database) => database.failures.forgive(now),
+            Unit::Service(service) => service.failures.forgive(now),
+        }
+    }
 }
 
 /// How long a member may keep commits waiting before the smaller set is proposed.

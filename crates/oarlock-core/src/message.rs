@@ -98,6 +98,9 @@ pub struct Report {
 pub struct GroupReport {
     /// Why this node cannot run the group now, in words; `None` when it can.
     pub unfit: Option<String>,
+    /// It has failed here so often of late that another node is the better place, in words. Where
+    /// there is no other, it is tried here all the same.
+    pub worn: Option<String>,
     /// Owner: everything is up. Others: the copy, where there is one, follows.
     pub ready: bool,
     /// The data directory here was looked at: an absent `copy` means that there is none.

@@ -114,6 +114,10 @@ pub fn place(
     if config.data_resource(id).is_some() && group.in_sync.is_empty() {
         return first_place(know, id, config, &fit, reasons);
     }
+    // Where it keeps failing it is tried only when there is no other place.
+    let sound = |node: &NodeId| report(know, *node, id).is_some_and(|report| report.worn.is_none());
+    let better: Vec<NodeId> = fit.iter().copied().filter(sound).collect();
+    let fit = if better.is_empty() { fit } else { better };
     let chosen = [group.wanted, group.last_owner].into_iter().flatten().find(|node| fit.contains(node));
     chosen.or(fit.first().copied()).ok_or_else(|| reasons.join("; "))
 }

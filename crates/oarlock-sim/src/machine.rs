@@ -199,6 +199,8 @@ impl World {
                 self.say(host, || format!("sentinel: {notice:?}"));
                 self.after(80, What::Said { host, life, what: Box::new(FromSentinel::Notice(notice)) });
             }
+            // A fork leaves no room in between; what the program does with its time comes after.
+            Effect::Act { ticket, act: act @ Act::Spawn { .. } } => self.perform(host, boot, ticket, act),
             Effect::Act { ticket, act } => {
                 self.soon(100, 3_000, What::Act { host, boot, ticket, act: Box::new(act) });
             }

@@ -139,6 +139,7 @@ fn settle(world: &mut World, healed: u64) -> u64 {
             return world.now - healed;
         }
     }
+    world.say_explanations();
     let seconds = BOUND_US / 1_000_000;
     world.broken("convergence", format!("{seconds} s after the healing: {}", last.unwrap_or_default()));
     world.now - healed

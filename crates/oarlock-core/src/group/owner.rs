@@ -111,7 +111,7 @@ impl Driver {
                 && !site.dead.contains(node)
                 && !site.state.node(*node).standby
                 && (self.database().is_none() || group.in_sync.contains_key(node))
-                && self.report_of(site, *node).is_some_and(|report| report.unfit.is_none())
+                && self.report_of(site, *node).is_some_and(|report| report.unfit.is_none() && report.worn.is_none())
         };
         config.nodes.iter().copied().find(fit)
     }

@@ -1,6 +1,6 @@
 //! What this node says of a group to the others and to people.
 
-use super::{Driver, Out, Site, Unit, failures};
+use super::{Driver, Out, Site, Unit, failures, failures_of};
 use crate::happening::Happening;
 use crate::ids::{NodeId, ResourceId};
 use crate::machine::address::AddressState;
@@ -26,6 +26,7 @@ impl Driver {
         let linked = self.units.iter().all(|unit| !matches!(unit, Unit::Address(address) if !address.is_linked()));
         GroupReport {
             unfit: self.unfit(state, me),
+            worn: self.worn(state),
             ready: self.owned.is_some() && self.is_up(),
             inspected: database.is_none_or(super::Database::is_inspected),
             serving: database.is_some_and(super::Database::is_open),
@@ -53,28 +54,23 @@ impl Driver {
         if state.node(me).standby {
             return Some("taken out of service".into());
         }
-        for (unit, resource) in self.units.iter().zip(&config.resources) {
-            let (count, reason) = failures(unit);
-            let reason = reason.unwrap_or_default();
-            match unit {
-                Unit::Database(database) => {
-                    if let Some(foreign) = database.foreign() {
-                        return Some(format!("{}: {foreign}", resource.name));
-                    }
-                    if database.failures.exhausted() && self.owned.is_none() {
-                        return Some(format!("{} failed {count} times: {reason}", resource.name));
-                    }
-                }
-                Unit::Service(service) if service.failures.exhausted() => {
-                    return Some(format!("{} failed {count} times: {reason}", resource.name));
-                }
-                Unit::Address(address) if address.failures.exhausted() => {
-                    return Some(format!("{} failed {count} times: {reason}", resource.name));
-                }
-                _ => {}
-            }
-        }
-        None
+        self.units.iter().zip(&config.resources).find_map(|(unit, resource)| match unit {
+            Unit::Database(database) => database.foreign().map(|foreign| format!("{}: {foreign}", resource.name)),
+            _ => None,
+        })
+    }
+
+    /// Why another node is the better place for the group now.
+    fn worn(&self, state: &State) -> Option<String> {
+        let config = state.config.group(self.id)?;
+        self.units.iter().zip(&config.resources).find_map(|(unit, resource)| {
+            let failures = failures_of(unit);
+            // An owner restarts its database in place; `database_trouble` moves it where it can.
+            let owned = matches!(unit, Unit::Database(_)) && self.owned.is_some();
+            let reason = failures.reason().unwrap_or_default();
+            (failures.exhausted() && !owned)
+                .then(|| format!("{} failed {} times: {reason}", resource.name, failures.count()))
+        })
     }
 
     /// Tells people of states that changed since the last time.

@@ -166,9 +166,9 @@ impl Database {
     }
 
     /// When something is due that no event announces.
-    pub fn wakeup(&self, patience: Span) -> [Option<Mono>; 3] {
+    pub fn wakeup(&self, patience: Span) -> [Option<Mono>; 2] {
         let stuck = self.streamed_at.map(|at| at + STUCK_AFTER + Span(1));
-        [self.failures.retry_at(), stuck, self.guarding.wakeup(patience)]
+        [stuck, self.guarding.wakeup(patience)]
     }
 
     /// Whether the last planned hand-over failed; reading it forgets it.

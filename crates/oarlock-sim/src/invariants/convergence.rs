@@ -15,6 +15,9 @@ impl World {
             return Some("maintenance is on".into());
         }
         for (id, group) in self.config.groups() {
+            if self.is_out_of_reach(id) {
+                continue;
+            }
             let Some(owner) = truth.living_owner(id) else { return Some(format!("{} has no owner", group.name)) };
             if let Some(node) = group.nodes.iter().find(|node| truth.node(**node).standby) {
                 return Some(format!("{node} is out of service"));
@@ -38,8 +41,38 @@ impl World {
                 return Some(missing);
             }
         }
-        let stale = self.clients.iter().find(|client| client.last_good_us + 200_000 < self.now);
+        let stale = self
+            .clients
+            .iter()
+            .find(|client| !self.is_out_of_reach(client.address.group) && client.last_good_us + 200_000 < self.now);
         stale.map(|client| format!("no write through {:?} is acknowledged", client.address))
+    }
+
+    /// Every copy that counts is on a node whose voter lost its state: a person has to decide.
+    fn is_out_of_reach(&self, id: GroupId) -> bool {
+        let torn = |node: &oarlock_core::ids::NodeId| self.hosts[usize::from(node.0) - 1].disk.torn;
+        let (Some(config), Some(group)) = (self.config.group(id), self.checks.truth.group(id)) else { return false };
+        let unborn = group.in_sync.is_empty() && config.nodes.iter().any(torn);
+        config.data_resource(id).is_some() && (unborn || group.in_sync.keys().all(torn))
+    }
+
+    /// What each node thinks stands in the way, for the trace.
+    pub fn say_explanations(&self) {
+        for (index, host) in self.hosts.iter().enumerate() {
+            let Some(core) = host.core() else { continue };
+            let (now, holder) = (host.clock.at(self.now), core.holder());
+            self.say(index, || {
+                let live = holder.is_live(now);
+                format!("generation {}, incarnation {:x}, live {live}", holder.generation(), holder.incarnation())
+            });
+            for (id, _) in self.config.groups() {
+                for line in core.explain(id) {
+                    self.say(index, || format!("{id:?} {line}"));
+                }
+                self.say(index, || format!("{:?}", core.state().group(id)));
+            }
+        }
+        self.say(usize::MAX, || format!("{:?}", self.checks.truth.nodes));
     }
 
     fn missing_copy(&self, id: GroupId) -> Option<String> {
