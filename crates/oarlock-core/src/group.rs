@@ -2,6 +2,7 @@
 //! they belong, in start order, and back in reverse.
 
 mod owner;
+mod readers;
 mod report;
 
 use crate::config::{GroupConfig, Kind};
@@ -15,9 +16,11 @@ use crate::machine::guarding::Candidate;
 use crate::machine::service::{Service, ServiceWant};
 use crate::message::Report;
 use crate::resource::postgresql::{PgCommand, PgObservation};
-use crate::resource::{AddressCommand, Command, Guard, Observation, Order};
+use crate::resource::{Command, Observation, Order};
+use crate::rules::Rules;
 use crate::state::{GroupState, State};
 use crate::time::{Mono, Span};
+use readers::Readers;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a group's driver sees of the node it is on.
@@ -29,6 +32,8 @@ pub struct Site<'a> {
     pub me: NodeId,
     /// What is applied.
     pub state: &'a State,
+    /// How far that is.
+    pub applied: u64,
     /// Our incarnation.
     pub incarnation: u64,
     /// Our generation.
@@ -37,8 +42,8 @@ pub struct Site<'a> {
     pub lease_live: bool,
     /// What is applied is no older than what an agent before us acted on.
     pub settled: bool,
-    /// Resources without a data guard wait for the stop budget (always, but in sabotage tests).
-    pub stop_wait: bool,
+    /// All in force, but in sabotage tests.
+    pub rules: Rules,
     /// The others' reports.
     pub reports: &'a BTreeMap<NodeId, Report>,
     /// Nodes committed as dead, or not here yet.
@@ -60,7 +65,7 @@ pub enum Out {
 #[derive(Clone, Debug)]
 enum Unit {
     Address(Address),
-    Reader { address: Address, since: Option<Mono> },
+    Reader(Address),
     Database(Box<Database>),
     Service(Service),
 }
@@ -88,18 +93,22 @@ pub struct Driver {
     /// Our permission to rewind or replace our copy: the epoch it is for.
     rejoin: Option<u64>,
     rejoin_nonce: u64,
+    /// Up to where a node's report is too old to say which copy it has: it may have replaced it.
+    replaced: BTreeMap<NodeId, u64>,
+    readers: Readers,
     shown: Vec<String>,
 }
 
 impl Driver {
-    /// A driver that knows nothing of its resources yet.
-    pub fn new(id: GroupId, config: &GroupConfig) -> Driver {
+    /// A driver that knows nothing of its resources yet. `nonce` is new at each start: what a former
+    /// agent was permitted is not ours to do.
+    pub fn new(id: GroupId, config: &GroupConfig, nonce: u64) -> Driver {
         let units: Vec<Unit> = config
             .resources
             .iter()
             .map(|resource| match resource.kind {
                 Kind::Address => Unit::Address(Address::default()),
-                Kind::ReaderAddress => Unit::Reader { address: Address::default(), since: None },
+                Kind::ReaderAddress => Unit::Reader(Address::default()),
                 Kind::Postgresql => Unit::Database(Box::default()),
                 Kind::Service => Unit::Service(Service::default()),
             })
@@ -112,7 +121,9 @@ impl Driver {
             owned: None,
             database_trouble: None,
             rejoin: None,
-            rejoin_nonce: 0,
+            rejoin_nonce: nonce,
+            replaced: BTreeMap::new(),
+            readers: Readers::default(),
             shown,
         }
     }
@@ -121,10 +132,10 @@ impl Driver {
     pub fn forget(&mut self) {
         self.stage = Stage::Run;
         self.owned = None;
-        self.rejoin = None;
+        self.end_rejoin();
         for unit in &mut self.units {
             match unit {
-                Unit::Address(address) | Unit::Reader { address, .. } => address.forget(),
+                Unit::Address(address) | Unit::Reader(address) => address.forget(),
                 Unit::Database(database) => database.forget(),
                 Unit::Service(service) => service.forget(),
             }
@@ -134,7 +145,7 @@ impl Driver {
     /// Forgets the failures of one resource, on request.
     pub fn clear(&mut self, resource: ResourceId) {
         match self.units.get_mut(usize::from(resource.index)) {
-            Some(Unit::Address(address) | Unit::Reader { address, .. }) => address.failures.clear(),
+            Some(Unit::Address(address) | Unit::Reader(address)) => address.failures.clear(),
             Some(Unit::Database(database)) => database.failures.clear(),
             Some(Unit::Service(service)) => service.failures.clear(),
             None => {}
@@ -149,7 +160,7 @@ impl Driver {
         let unit = self.units.get_mut(usize::from(resource.index))?;
         let before = failures(unit);
         match (unit, what) {
-            (Unit::Address(address) | Unit::Reader { address, .. }, Observation::Address(what)) => {
+            (Unit::Address(address) | Unit::Reader(address), Observation::Address(what)) => {
                 address.observe(now, what);
             }
             (Unit::Service(service), Observation::Service(what)) => service.observe(now, what),
@@ -179,11 +190,22 @@ impl Driver {
         })
     }
 
-    /// A permission to rewind was applied.
+    /// Our own permission to rewind was applied.
     pub fn rejoin_applied(&mut self, epoch: u64, nonce: u64) {
         if nonce == self.rejoin_nonce {
             self.rejoin = Some(epoch);
         }
+    }
+
+    /// A node's permission to replace its copy was applied at `index`.
+    pub fn copy_replaced(&mut self, node: NodeId, index: u64) {
+        self.replaced.insert(node, index);
+    }
+
+    /// The permission is used, or not needed any more: never act on it again.
+    fn end_rejoin(&mut self) {
+        self.rejoin = None;
+        self.rejoin_nonce = self.rejoin_nonce.wrapping_add(1);
     }
 
     /// Everything there is to do now.
@@ -217,6 +239,7 @@ impl Driver {
             return;
         }
         let want = self.database_want_as_other(site, group, owner, out);
+        let mut replaces = false;
         for index in (0..self.units.len()).rev() {
             match &mut self.units[index] {
                 Unit::Address(address) => {
@@ -230,12 +253,15 @@ impl Driver {
                 Unit::Database(database) => {
                     let command = database.next(site.now, &want);
                     if matches!(command, Some(PgCommand::Clone { .. } | PgCommand::Rewind { .. })) {
-                        self.rejoin = None;
+                        replaces = true;
                     }
                     self.order(index, command.map(Command::Postgresql), out);
                 }
-                Unit::Reader { .. } => {}
+                Unit::Reader(_) => {}
             }
+        }
+        if replaces {
+            self.end_rejoin();
         }
     }
 
@@ -252,7 +278,11 @@ impl Driver {
             return DatabaseWant::NoPrimary;
         }
         let serving = self.report_of(site, upstream).is_some_and(|report| report.serving);
-        let granted = self.rejoin == Some(group.epoch);
+        if self.rejoin.is_some() && (self.rejoin != Some(group.epoch) || !database.needs_rejoin(site.now)) {
+            self.end_rejoin();
+        }
+        let Some(database) = self.database() else { return DatabaseWant::NoPrimary };
+        let granted = self.rejoin == Some(group.epoch) || !site.rules.rejoin_committed;
         if database.needs_rejoin(site.now) && !granted && serving && site.lease_live {
             let counted_on = group.in_sync.contains_key(&site.me);
             if !counted_on {
@@ -266,29 +296,6 @@ impl Driver {
             }
         }
         DatabaseWant::Follow { upstream, epoch: group.epoch, rejoin: granted, serving }
-    }
-
-    /// Addresses for readers: on an in-sync standby, on the owner when there is none.
-    fn drive_readers(&mut self, site: &Site<'_>, group: &GroupState, owner: Option<NodeId>, out: &mut Vec<Out>) {
-        let standby = group.in_sync.keys().find(|node| Some(**node) != owner && site.state.is_alive(**node));
-        let here = standby.copied().or(owner) == Some(site.me) && site.lease_live && !site.state.maintenance;
-        let serves = self
-            .database()
-            .is_none_or(|database| database.is_open() || matches!(database.state(), DatabaseState::Standby { .. }));
-        let timing = site.state.config.timing;
-        // Whoever had it before may not have applied the change yet: it is silent after its lease.
-        let wait = timing.with_drift(timing.lease + timing.stop_budget);
-        let guard = Guard { generation: site.generation, epoch: group.epoch };
-        for index in 0..self.units.len() {
-            let Unit::Reader { address, since } = &mut self.units[index] else { continue };
-            *since = if here { since.or(Some(site.now)) } else { None };
-            let due = since.is_some_and(|since| site.now >= since + wait) && serves;
-            if site.state.maintenance && !here {
-                continue;
-            }
-            let command: Option<AddressCommand> = address.next(site.now, due.then_some(guard));
-            self.order(index, command.map(Command::Address), out);
-        }
     }
 
     fn database(&self) -> Option<&Database> {
@@ -311,6 +318,8 @@ impl Driver {
         copies
             .filter_map(|(node, _)| {
                 let copy = self.report_of(site, *node)?.copy?;
+                let applied = site.reports.get(node).map_or(0, |report| report.applied);
+                self.replaced.get(node).is_none_or(|index| applied >= *index).then_some(())?;
                 Some(Candidate { node: *node, copy: copy.copy, system: copy.system })
             })
             .collect()
@@ -323,19 +332,16 @@ impl Driver {
         let failures = self.units.iter().map(failures_of);
         let pasts = failures.flat_map(|failures| [failures.retry_at(), failures.forgiven_at()]);
         let units = self.units.iter().flat_map(|unit| match unit {
-            Unit::Reader { since, .. } => {
-                [since.map(|since| since + timing.with_drift(timing.lease + timing.stop_budget)), None]
-            }
             Unit::Database(database) => database.wakeup(timing.lease),
-            Unit::Address(_) | Unit::Service(_) => [None, None],
+            Unit::Address(_) | Unit::Reader(_) | Unit::Service(_) => [None, None],
         });
-        units.chain(pasts).chain([wait]).flatten().min()
+        units.chain(pasts).chain([wait, self.readers.due_at(&timing)]).flatten().min()
     }
 }
 
 fn failures_of(unit: &Unit) -> &Failures {
     match unit {
-        Unit::Address(address) | Unit::Reader { address, .. } => &address.failures,
+        Unit::Address(address) | Unit::Reader(address) => &address.failures,
         Unit::Database(database) => &database.failures,
         Unit::Service(service) => &service.failures,
     }
@@ -350,7 +356,7 @@ impl Unit {
     /// Failures that are long past are forgotten, whether it runs or not.
     fn forgive(&mut self, now: Mono) {
         match self {
-            Unit::Address(address) | Unit::Reader { address, .. } => address.failures.forgive(now),
+            Unit::Address(address) | Unit::Reader(address) => address.failures.forgive(now),
             Unit::Database(database) => database.failures.forgive(now),
             Unit::Service(service) => service.failures.forgive(now),
         }

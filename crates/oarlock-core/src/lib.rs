@@ -19,6 +19,7 @@ pub mod node;
 pub mod planner;
 pub mod request;
 pub mod resource;
+pub mod rules;
 pub mod sentinel;
 pub mod state;
 pub mod status;
@@ -26,4 +27,5 @@ pub mod time;
 
 pub use action::Action;
 pub use event::Event;
-pub use node::{Core, Rules};
+pub use node::Core;
+pub use rules::Rules;

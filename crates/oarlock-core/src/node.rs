@@ -19,6 +19,7 @@ use crate::lease::{Holder, Voter};
 use crate::message::{Message, Promise, Report};
 use crate::planner::{self, Knowledge};
 use crate::resource::postgresql::Lsn;
+use crate::rules::Rules;
 use crate::state::State;
 use crate::time::Mono;
 use requests::PendingRequest;
@@ -64,24 +65,6 @@ pub struct Core {
     requests: Vec<PendingRequest>,
     links: BTreeMap<(NodeId, u8), bool>,
     actions: VecDeque<Action>,
-}
-
-/// Rules that the simulator switches off one at a time, to see its checkers catch it. All hold in
-/// a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
-    /// Promises are durable before they are given.
-    pub durable_promises: bool,
-    /// A voter's start counts as its last acknowledgement.
-    pub start_counts: bool,
-    /// Unguarded resources wait for the stop budget.
-    pub stop_wait: bool,
-}
-
-impl Default for Rules {
-    fn default() -> Rules {
-        Rules { durable_promises: true, start_counts: true, stop_wait: true }
-    }
 }
 
 /// What is on its way to the disk.
@@ -135,7 +118,7 @@ impl Core {
         };
         let started = if rules.start_counts { now } else { Mono(0) };
         let (holder, floor_index, silenced) = resume(boot.held, boot.incarnation);
-        let drivers = state.config.groups().map(|(id, group)| Driver::new(id, group)).collect();
+        let drivers = state.config.groups().map(|(id, group)| Driver::new(id, group, boot.seed)).collect();
         let mut core = Core {
             me: boot.me,
             now,
@@ -440,11 +423,12 @@ impl Core {
             now: self.now,
             me: self.me,
             state: &state,
+            applied: self.applied,
             incarnation: self.holder.incarnation(),
             generation: self.holder.generation(),
             lease_live: self.holder.is_live(self.now),
             settled: self.applied >= self.floor_index,
-            stop_wait: self.rules.stop_wait,
+            rules: self.rules,
             reports: &self.reports,
             dead: &dead,
         };

@@ -25,6 +25,8 @@ pub struct Plan {
     pub sabotage: Option<Sabotage>,
     /// Faults at all.
     pub faults: bool,
+    /// Whether groups return to their first node; drawn when absent.
+    pub failback: Option<Failback>,
 }
 
 /// How it went.
@@ -58,6 +60,7 @@ impl Plan {
             rules: Rules::default(),
             sabotage: None,
             faults: true,
+            failback: None,
         }
     }
 
@@ -71,6 +74,7 @@ impl Plan {
             variant.failback = if draw.chance(300) { Failback::Auto } else { Failback::Never };
             variant.readers = draw.chance(300);
         }
+        variant.failback = self.failback.unwrap_or(variant.failback);
         let mut world = World::new(self.seed, variant);
         world.tracing = self.tracing;
         world.tracing_messages = self.tracing_messages;

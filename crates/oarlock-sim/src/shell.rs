@@ -45,8 +45,8 @@ impl World {
                 self.ask(host, Asked::Nothing, Request::Floor { applied_index: floor_index, released: None });
             }
             Action::Drive(order) => self.order(host, order),
-            Action::Answer { id, answer } => self.say(host, || format!("request {id}: {answer:?}")),
-            Action::Record(happening) => self.say(host, || happening.to_string()),
+            Action::Answer { id, answer } => self.told(host, || format!("request {id}: {answer:?}")),
+            Action::Record(happening) => self.told(host, || happening.to_string()),
             Action::AdoptConfig { generation, .. } => self.say(host, || format!("configuration {generation}")),
         }
     }

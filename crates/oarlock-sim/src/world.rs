@@ -106,6 +106,8 @@ pub struct World {
     pub tracing: bool,
     /// Print each message too.
     pub tracing_messages: bool,
+    /// What the nodes tell people, kept for whoever reads it.
+    pub told: Option<Vec<String>>,
     /// How many events were handled.
     pub handled: u64,
     queue: BinaryHeap<Reverse<(u64, u64, Slot)>>,
@@ -139,6 +141,7 @@ impl World {
             swarm: Swarm::default(),
             tracing: false,
             tracing_messages: false,
+            told: None,
             handled: 0,
             queue: BinaryHeap::new(),
             slots: Vec::new(),
@@ -186,6 +189,15 @@ impl World {
         if self.tracing {
             let name = self.config.nodes.get(host).map_or("", |node| node.name.as_str());
             println!("{:>12.3} ms  {name:<9} {}", self.now as f64 / 1000.0, text());
+        }
+    }
+
+    /// A node tells people something.
+    pub fn told(&mut self, host: usize, text: impl Fn() -> String) {
+        self.say(host, &text);
+        let name = self.config.nodes.get(host).map_or("", |node| node.name.as_str());
+        if let Some(told) = &mut self.told {
+            told.push(format!("{:>6} ms  {name:<9} {}", self.now / 1000, text()));
         }
     }
 

@@ -35,7 +35,7 @@ impl Driver {
             Unit::Address(address) => address.state() == AddressState::Up,
             Unit::Service(service) => service.state() == ServiceState::Running,
             Unit::Database(database) => database.is_open(),
-            Unit::Reader { .. } => true,
+            Unit::Reader(_) => true,
         })
     }
 
@@ -136,7 +136,7 @@ impl Driver {
     fn unguarded_from(&self, site: &Site<'_>, group: &GroupState) -> Mono {
         let timing = site.state.config.timing;
         let since = self.owned.map_or(site.now, |(_, since)| since);
-        if group.must_wait && site.stop_wait { since + timing.with_drift(timing.stop_budget) } else { since }
+        if group.must_wait && site.rules.stop_wait { since + timing.with_drift(timing.stop_budget) } else { since }
     }
 
     fn run(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
@@ -170,7 +170,7 @@ impl Driver {
                     ready &= service.state() == ServiceState::Running;
                     command.map(Command::Service)
                 }
-                Unit::Database(_) | Unit::Reader { .. } => None,
+                Unit::Database(_) | Unit::Reader(_) => None,
             };
             self.order(index, command, out);
         }
@@ -207,6 +207,7 @@ impl Driver {
                 dead: site.dead,
                 patience: patience(site.state),
                 own_copy,
+                rules: site.rules,
             };
             match database.guarding.next(site.now, &view) {
                 Some(Step::Propose(entry)) => {

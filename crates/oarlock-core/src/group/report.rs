@@ -33,6 +33,10 @@ impl Driver {
             linked,
             copy: database.and_then(|database| {
                 let (copy, system) = database.copy()?;
+                // One that may be replaced at any moment is not there for anybody to count on.
+                if self.rejoin.is_some() || *database.state() == DatabaseState::Working {
+                    return None;
+                }
                 let status = database.status();
                 Some(CopyReport {
                     copy,
@@ -89,7 +93,7 @@ impl Driver {
 
 fn resource_report(unit: &Unit) -> ResourceReport {
     let state = match unit {
-        Unit::Address(address) | Unit::Reader { address, .. } => match address.state() {
+        Unit::Address(address) | Unit::Reader(address) => match address.state() {
             AddressState::Unknown => "unknown",
             AddressState::Down => "down",
             AddressState::Raising => "raising",

@@ -26,6 +26,8 @@ pub struct Holder {
     /// A deadline the sentinel was told of and has not confirmed, since when.
     unconfirmed_since: Option<Mono>,
     lapsed: bool,
+    /// The last generation whose lease the sentinel was told of: only its lapse ends it.
+    armed: u64,
 }
 
 impl Holder {
@@ -42,12 +44,13 @@ impl Holder {
             beacon: 0,
             unconfirmed_since: None,
             lapsed: true,
+            armed: 0,
         }
     }
 
     /// A lease that an agent before this one renewed and the sentinel still holds.
     pub fn resume(incarnation: u64, generation: u64, deadline: Mono) -> Holder {
-        Holder { generation, deadline: Some(deadline), lapsed: false, ..Holder::new(incarnation) }
+        Holder { generation, deadline: Some(deadline), lapsed: false, armed: generation, ..Holder::new(incarnation) }
     }
 
     /// Begins a generation that was just applied. A lease of a former generation of the *same*
@@ -167,6 +170,12 @@ impl Holder {
     /// The sentinel was told of a deadline.
     pub fn told_sentinel(&mut self, now: Mono) {
         self.unconfirmed_since.get_or_insert(now);
+        self.armed = self.generation;
+    }
+
+    /// The last generation whose lease the sentinel was told of.
+    pub fn armed(&self) -> u64 {
+        self.armed
     }
 
     /// The sentinel confirmed.

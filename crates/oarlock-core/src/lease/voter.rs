@@ -2,6 +2,7 @@
 
 use crate::ids::NodeId;
 use crate::message::{Promise, Renew};
+use crate::rules::Rules;
 use crate::state::State;
 use crate::time::{Mono, Span};
 use std::collections::BTreeMap;
@@ -131,7 +132,7 @@ impl Voter {
 
     /// Promises, if it may: from here on the generation is not acknowledged any more. True when
     /// the promise is new and has to be saved before it is said.
-    pub fn promise(&mut self, now: Mono, wish: &Promise, state: &State) -> Option<bool> {
+    pub fn promise(&mut self, now: Mono, wish: &Promise, state: &State, rules: Rules) -> Option<bool> {
         let current =
             state.voters.version == wish.voters_version && state.node(wish.node).generation == wish.generation;
         if !current || state.node(wish.node).dead {
@@ -144,7 +145,7 @@ impl Voter {
         {
             return Some(false);
         }
-        if now < self.until(wish.node, state) {
+        if now < self.until(wish.node, state) && rules.promise_wait {
             return None;
         }
         self.promised.insert(wish.node, (wish.generation, wish.voters_version));

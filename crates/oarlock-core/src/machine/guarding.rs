@@ -4,6 +4,7 @@
 use crate::entry::{Entry, SetVersion};
 use crate::ids::{CopyId, GroupId, NodeId};
 use crate::resource::postgresql::{Lsn, PgCommand, PgStatus, Running};
+use crate::rules::Rules;
 use crate::state::GroupState;
 use crate::time::{Mono, Span};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,8 @@ pub struct View<'a> {
     pub patience: Span,
     /// Our own copy, for the first member of an empty set.
     pub own_copy: Option<(CopyId, u64)>,
+    /// All in force, but in sabotage tests.
+    pub rules: Rules,
 }
 
 /// A copy on its way into the set.
@@ -166,7 +169,7 @@ impl Guarding {
         if self.proven.as_ref() != Some(&members) {
             return self.set_guard(members, view);
         }
-        if !self.opened && self.all_flushed(&members) {
+        if !self.opened && (self.all_flushed(&members) || !view.rules.open_flushed) {
             self.opening = true;
             return Some(Step::Command(PgCommand::Open));
         }
@@ -192,6 +195,10 @@ impl Guarding {
             late || never || (stalled(status, view) && lags(status, *node))
         };
         let node = view.group.in_sync.keys().copied().filter(|node| *node != view.me).find(gone)?;
+        if let Some(proven) = self.proven.as_ref().filter(|proven| !view.rules.leave_first && proven.contains(&node)) {
+            let rest: BTreeSet<NodeId> = proven.iter().copied().filter(|member| *member != node).collect();
+            return Some(self.order_guard(rest, view));
+        }
         Some(Step::Propose(Entry::Leave { at: at(view), node }))
     }
 
@@ -225,8 +232,12 @@ impl Guarding {
             let node = view.candidates.first().map_or(NodeId(0), |candidate| candidate.node);
             return Some(Step::Propose(Entry::Leave { at: at(view), node }));
         }
+        Some(self.order_guard(members, view))
+    }
+
+    fn order_guard(&mut self, members: BTreeSet<NodeId>, view: &View<'_>) -> Step {
         self.setting = Some(members.clone());
-        Some(Step::Command(PgCommand::SetGuard { members: members.into_iter().collect(), epoch: view.group.epoch }))
+        Step::Command(PgCommand::SetGuard { members: members.into_iter().collect(), epoch: view.group.epoch })
     }
 
     fn all_flushed(&self, members: &BTreeSet<NodeId>) -> bool {
@@ -254,6 +265,10 @@ impl Guarding {
                 && flushed.is_some_and(|flushed| status.position.0.saturating_sub(flushed.0) < NEAR)
         };
         let candidate = *view.candidates.iter().find(near)?;
+        if !view.rules.join_catch_up {
+            let Candidate { node, copy, system } = candidate;
+            return Some(Step::Propose(Entry::Join { at: at(view), node, copy, system }));
+        }
         self.joining = Some(Joining { candidate, proposed: None });
         let members = self.required(view);
         self.set_guard(members, view)

@@ -26,13 +26,18 @@ impl Core {
             self.applied = index;
             self.proposed.retain(|(known, _)| *known != entry);
             if outcome == Outcome::Applied {
-                self.entry_applied(&entry);
+                self.entry_applied(index, &entry);
             }
         }
         self.follow(&before);
     }
 
-    fn entry_applied(&mut self, entry: &Entry) {
+    fn entry_applied(&mut self, index: u64, entry: &Entry) {
+        if let Entry::Rejoin { group, node, .. } = entry
+            && let Some(driver) = self.drivers.get_mut(usize::from(group.0))
+        {
+            driver.copy_replaced(*node, index);
+        }
         match entry {
             Entry::Rejoin { group, epoch, node, incarnation, nonce }
                 if *node == self.me && *incarnation == self.holder.incarnation() =>
@@ -71,7 +76,7 @@ impl Core {
                 text: state.config.text.clone(),
             });
             let known = self.drivers.len();
-            let new = state.config.groups().skip(known).map(|(id, group)| Driver::new(id, group));
+            let new = state.config.groups().skip(known).map(|(id, group)| Driver::new(id, group, self.next_nonce));
             self.drivers.extend(new);
         }
         self.narrate(before);

@@ -76,6 +76,7 @@ impl Core {
 
     pub(super) fn acked(&mut self, from: NodeId, renew: &Renew) {
         let Some(deadline) = self.holder.acknowledged(from, renew, &self.state.voters) else { return };
+        let deadline = if self.rules.lease_from_sending { deadline } else { self.now + renew.lease };
         self.holder.told_sentinel(self.now);
         self.actions.push_back(Action::ArmLease {
             generation: self.holder.generation(),
@@ -93,14 +94,23 @@ impl Core {
 
     /// The sentinel has silenced this node (the only thing that ends an incarnation).
     pub(super) fn lapsed(&mut self, generation: u64) {
-        if generation != self.holder.generation() {
+        if generation > self.holder.generation() {
+            return;
+        }
+        if self.holder.is_begun() && generation < self.holder.generation() {
+            // The next generation was begun before the sentinel heard of it: it goes on, but what
+            // ran under the former one is gone.
+            for driver in &mut self.drivers {
+                driver.forget();
+            }
             return;
         }
         if self.holder.is_begun() {
             self.holder.lapse();
             self.after_lapse();
         }
-        if !self.silenced {
+        // A lease that the sentinel was told of later may have let something start once more.
+        if !self.silenced && generation >= self.holder.armed() {
             self.silenced = true;
             self.holder.new_incarnation();
             for driver in &mut self.drivers {
@@ -215,7 +225,7 @@ impl Core {
             if !current || heard {
                 continue;
             }
-            match self.voter.promise(self.now, &wish, &state) {
+            match self.voter.promise(self.now, &wish, &state, self.rules) {
                 Some(true) if self.rules.durable_promises => {
                     self.persisting.wanted = true;
                     self.persisting.promises.push((0, wish));

@@ -441,6 +441,9 @@ impl Sentinel {
     fn lease(&mut self, generation: u64, deadline_us: u64) -> Result<Reply, Refusal> {
         self.current(generation)?;
         let now_us = self.now_us;
+        if deadline_us <= now_us && self.record.deadline_us.is_none() {
+            self.late_lease(generation, deadline_us);
+        }
         if deadline_us <= now_us || deadline_us > now_us.saturating_add(MAX_LEASE_US) {
             return Err(Refusal::Deadline { deadline_us, now_us });
         }
@@ -449,6 +452,14 @@ impl Sentinel {
         self.record.deadline_us = Some(deadline_us);
         self.save();
         Ok(Reply::LeaseArmed { generation, deadline_us })
+    }
+
+    /// A lease that was over before it came: it lapsed all the same, which the agent has to hear,
+    /// for it waits for the silence.
+    fn late_lease(&mut self, generation: u64, deadline_us: u64) {
+        self.record.lapsed_generation = self.record.lapsed_generation.max(generation);
+        self.silencing.get_or_insert((generation, deadline_us)).0 = generation;
+        self.save();
     }
 
     fn new_generation(&mut self, generation: u64) -> Result<Reply, Refusal> {

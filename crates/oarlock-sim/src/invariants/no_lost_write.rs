@@ -1,7 +1,7 @@
 //! Every acknowledged write is on the disk of every member of the in-sync set, and on whoever
 //! serves later.
 
-use crate::database::Commit;
+use crate::database::{Commit, MARK};
 use crate::world::World;
 use oarlock_core::ids::{CopyId, NodeId, ResourceId};
 use oarlock_core::state::State;
@@ -59,15 +59,25 @@ impl World {
         }
     }
 
-    /// A primary lets clients in: it has everything that was ever acknowledged.
+    /// A primary lets clients in: it has everything that was ever acknowledged, and what it shows
+    /// from now on is as good as acknowledged.
     pub fn check_open(&mut self, host: usize, resource: ResourceId) {
         let writes = self.checks.writes.acknowledged.get(&resource).cloned().unwrap_or_default();
-        let Some(dir) = self.dir(host, resource) else { return };
+        let Some(instance) = self.instance(host, resource) else { return };
+        let (Some(dir), Some(server)) = (&instance.dir, &instance.server) else { return };
         let missing = writes.iter().find(|(id, index)| dir.wal.get(*index) != Some(id)).copied();
+        let shown = dir.wal.iter().enumerate().filter(|(_, id)| **id & MARK == 0);
+        // A server that was open already shows nothing of what still waits.
+        let shown = shown.filter(|(_, id)| server.waiting.iter().all(|commit| commit.id != **id));
+        let shown: Vec<(u64, usize)> = shown.map(|(index, id)| (*id, index)).collect();
         if let Some((id, index)) = missing {
             let text = format!("write {id} (record {index}) was acknowledged and is not on the primary that opens");
-            self.broken("no_lost_write", text);
+            return self.broken("no_lost_write", text);
         }
+        for (node, copy) in self.members(resource) {
+            self.check_member(resource, node, copy, &shown);
+        }
+        self.checks.writes.acknowledged.insert(resource, shown);
     }
 
     /// A copy is about to be rewound or replaced: nobody may count on it.

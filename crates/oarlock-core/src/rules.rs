@@ -1,0 +1,41 @@
+//! Rules that the simulator switches off one at a time, to see its checkers catch it.
+
+/// All hold in a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is one independent switch
+pub struct Rules {
+    /// Promises are durable before they are given.
+    pub durable_promises: bool,
+    /// A voter's start counts as its last acknowledgement.
+    pub start_counts: bool,
+    /// A promise is given only once the lease acknowledged last is over.
+    pub promise_wait: bool,
+    /// A lease is counted from the sending of the renewal, not from its acknowledgement.
+    pub lease_from_sending: bool,
+    /// Unguarded resources wait for the stop budget.
+    pub stop_wait: bool,
+    /// A member leaves the set before commits stop waiting for it.
+    pub leave_first: bool,
+    /// A copy joins the set only once it has what was there when commits began to wait for it.
+    pub join_catch_up: bool,
+    /// A copy is rewound or replaced only under a committed permission.
+    pub rejoin_committed: bool,
+    /// Clients are let in once every member has what a recovery brought to light.
+    pub open_flushed: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules {
+            durable_promises: true,
+            start_counts: true,
+            promise_wait: true,
+            lease_from_sending: true,
+            stop_wait: true,
+            leave_first: true,
+            join_catch_up: true,
+            rejoin_committed: true,
+            open_flushed: true,
+        }
+    }
+}
