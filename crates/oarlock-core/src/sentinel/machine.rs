@@ -458,7 +458,7 @@ impl Sentinel {
     /// for it waits for the silence.
     fn late_lease(&mut self, generation: u64, deadline_us: u64) {
         self.record.lapsed_generation = self.record.lapsed_generation.max(generation);
-        self.silencing.get_or_insert((generation, deadline_us)).0 = generation;
+        self.silencing.get_or_insert_with(|| Silencing::new(generation, deadline_us)).generation = generation;
         self.save();
     }
 
