@@ -90,6 +90,8 @@ pub struct Driver {
     /// The epoch we own, and since when we know.
     owned: Option<(u64, Mono)>,
     database_trouble: Option<String>,
+    /// A hand-over to this node failed; it is not tried again before it is wished for anew.
+    refused: Option<NodeId>,
     /// Our permission to rewind or replace our copy: the epoch it is for.
     rejoin: Option<u64>,
     rejoin_nonce: u64,
@@ -120,6 +122,7 @@ impl Driver {
             stage: Stage::Run,
             owned: None,
             database_trouble: None,
+            refused: None,
             rejoin: None,
             rejoin_nonce: nonce,
             replaced: BTreeMap::new(),
@@ -183,6 +186,11 @@ impl Driver {
         }
         let unit = self.units.get(usize::from(resource.index))?;
         let (count, reason) = failures(unit);
+        if let Observation::Postgresql(PgObservation::Failed { reason }) = what
+            && count == before.0
+        {
+            return Some(Happening::Note { text: format!("database: {reason}") });
+        }
         (count > before.0).then(|| Happening::ResourceFailed {
             resource,
             reason: reason.unwrap_or_default(),

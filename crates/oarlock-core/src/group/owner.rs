@@ -57,11 +57,16 @@ impl Driver {
         });
         if failed {
             self.stage = Stage::Run;
+            self.refused = group.wanted;
             out.push(Out::Propose(Entry::Want { group: self.id, epoch: group.epoch, node: None }));
             return;
         }
         let wanted = group.wanted.filter(|wanted| *wanted != site.me);
+        self.refused = self.refused.filter(|refused| wanted == Some(*refused));
         match (wanted, leaving) {
+            (Some(to), None) if self.refused == Some(to) => {
+                out.push(Out::Propose(Entry::Want { group: self.id, epoch: group.epoch, node: None }));
+            }
             (Some(to), None) if self.may_hand_over(site, group, to) => self.stage = Stage::HandOver { to },
             (None, Some(_)) if !self.is_past_return() => self.stage = Stage::Run,
             (Some(to), Some(_)) if !self.is_past_return() && !self.may_hand_over(site, group, to) => {

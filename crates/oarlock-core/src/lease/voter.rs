@@ -13,6 +13,8 @@ pub struct Voter {
     started: Mono,
     /// Durable: the longest lease ever acknowledged.
     lease_max: Span,
+    /// Until then somebody may count on a lease longer than the usual one.
+    long_until: Mono,
     /// How much of `lease_max` is known to be on the disk.
     lease_saved: Span,
     /// Durable: generation and version of the voters promised dead.
@@ -47,9 +49,12 @@ impl Voter {
     /// A voter that starts (again) now. Its own start counts as its last acknowledgement of
     /// everybody, for the longest lease it ever acknowledged.
     pub fn new(started: Mono, lease_max: Span, promised: BTreeMap<NodeId, (u64, u64)>) -> Voter {
+        // Drift at its largest: the configuration may not be known yet.
+        let long_until = started + lease_max + lease_max;
         Voter {
             started,
             lease_max,
+            long_until,
             lease_saved: lease_max,
             promised,
             until: BTreeMap::new(),
@@ -72,6 +77,17 @@ impl Voter {
     /// This much is on the disk now.
     pub fn saved(&mut self, lease_max: Span) {
         self.lease_saved = self.lease_saved.max(lease_max);
+    }
+
+    /// Nobody counts on a longer lease any more (a grace is over): the usual one is the longest
+    /// again, so that a restart of this voter costs no more than that. True when it has to be saved.
+    pub fn shorten(&mut self, now: Mono, usual: Span) -> bool {
+        let over = self.lease_max > usual && now > self.long_until;
+        if over {
+            self.lease_max = usual;
+            self.lease_saved = self.lease_saved.min(usual);
+        }
+        over
     }
 
     /// When the node was last acknowledged, if ever since this voter started.
@@ -125,6 +141,9 @@ impl Voter {
         self.last.insert(from, *renew);
         self.heard.insert(from, now);
         let until = now + state.config.timing.with_drift(renew.lease);
+        if renew.lease > state.config.timing.lease {
+            self.long_until = self.long_until.max(until);
+        }
         let until = until.max(self.until(from, state));
         self.until.insert(from, until);
         Reply::Ack

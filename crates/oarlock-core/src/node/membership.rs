@@ -23,6 +23,7 @@ impl Core {
         }
         let timing = self.state.config.timing;
         self.next_renew = self.now + timing.heartbeat;
+        self.persisting.wanted |= self.voter.shorten(self.now, timing.lease);
         self.renew();
         if self.consensus.as_ref().is_some_and(Consensus::may_plan) {
             self.send_beacon();
