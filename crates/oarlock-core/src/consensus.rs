@@ -213,8 +213,9 @@ impl Consensus {
     pub fn persisted(&mut self, number: u64) -> Vec<(NodeId, Frame)> {
         let mut send = Vec::new();
         let mut reached = number;
-        let done = |pending: &mut Pending| pending.number <= number || !pending.saves;
-        while let Some(pending) = self.pending.pop_front_if(done) {
+        let done = |pending: &Pending| pending.number <= number || !pending.saves;
+        while self.pending.front().is_some_and(done) {
+            let Some(pending) = self.pending.pop_front() else { break };
             reached = reached.max(pending.number);
             send.extend(pending.after);
         }

@@ -49,7 +49,9 @@ fn postgresql(layer: &Path, root: &Path, version: &str) -> Result<()> {
          external_pid_file = '/var/run/postgresql/{version}-main.pid'\n\
          port = {SERVICE_PORT}\nunix_socket_directories = '/var/run/postgresql'\n"
     );
-    let hba = format!("local all postgres peer\nlocal all all peer\nhost all all {NETWORK} scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n");
+    let hba = format!(
+        "local all postgres peer\nlocal all all peer\nhost all all {NETWORK} scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n"
+    );
     for (file, content) in [("postgresql.conf", conf), ("pg_hba.conf", hba), ("pg_ident.conf", String::new())] {
         text(&etc.join(file), &content, 0o640)?;
         chown(etc.join(file), Some(home.uid()), Some(home.gid()))?;
