@@ -259,6 +259,9 @@ impl Driver {
                     self.order(index, command.map(Command::Service), out);
                 }
                 Unit::Database(database) => {
+                    if !site.rules.rejoin_committed {
+                        database.doubt();
+                    }
                     let command = database.next(site.now, &want);
                     if matches!(command, Some(PgCommand::Clone { .. } | PgCommand::Rewind { .. })) {
                         replaces = true;

@@ -1,7 +1,6 @@
 //! A model of a database copy: a log of records with timelines, a server on it, its commands.
 
 use crate::host::{Asked, name_of, sentinel_guard};
-use crate::sabotage::Sabotage;
 use crate::world::{What, World};
 use oarlock_core::ids::{CopyId, NodeId, ResourceId};
 use oarlock_core::resource::Observation;
@@ -566,7 +565,6 @@ impl World {
         let to = usize::from(standby.0) - 1;
         let late = self.now > job.since_us + 1_000_000;
         let connections: Vec<Connection> = self.connections.values().cloned().collect();
-        let careless = self.sabotage == Some(Sabotage::HandOverUnflushed);
         let Some(instance) = self.instance(host, resource) else { return };
         let (Some(server), Some(dir)) = (&mut instance.server, &mut instance.dir) else {
             return self.fail(host, resource, "it does not run");
@@ -578,7 +576,7 @@ impl World {
                 && connection.epoch == server.epoch
                 && connection.acked >= dir.wal.len()
         });
-        if server.frozen_us.is_none() && (careless || (server.waiting.is_empty() && flushed)) {
+        if server.frozen_us.is_none() && server.waiting.is_empty() && flushed {
             dir.flushed = dir.wal.len();
             let request = Request::KillGroup { name: name_of(resource) };
             return self.ask(host, Asked::Database(resource, job.number), request);

@@ -5,8 +5,6 @@
 pub enum Sabotage {
     /// Addresses come up without the sentinel's check, and a lapse does not take them away.
     UnguardedStart,
-    /// A planned move stops the primary before the standby has everything.
-    HandOverUnflushed,
     /// A standby confirms what is not on its disk.
     ConfirmUnflushed,
 }

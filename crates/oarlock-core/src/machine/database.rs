@@ -190,6 +190,11 @@ impl Database {
         self.streamed_at.is_some_and(|at| now.since(at) > STUCK_AFTER)
     }
 
+    /// For sabotage tests: a good copy is taken for one that cannot follow.
+    pub fn doubt(&mut self) {
+        self.rewind_failed |= matches!(self.state, DatabaseState::Stopped { standby: true });
+    }
+
     /// The sentinel may have killed it.
     pub fn forget(&mut self) {
         self.state = DatabaseState::Unknown;
