@@ -55,12 +55,7 @@ pub struct Disk {
 impl Lock {
     fn take(path: &Path) -> Result<Self, StoreError> {
         let fail = |action| move |source| StoreError::File { action, path: path.to_owned(), source };
-        if !path.exists() {
-            DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fail("make directory"))?;
-            // Else the directory itself, with all that is synced in it, could vanish in a crash.
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            File::open(parent).and_then(|parent| parent.sync_all()).map_err(fail("sync the parent of"))?;
-        }
+        make_directories(path).map_err(fail("make directory"))?;
         let directory = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC)
@@ -281,6 +276,17 @@ impl writer::Write for Disk {
 
 fn failed(action: &'static str) -> impl FnOnce(io::Error) -> SaveError {
     move |source| SaveError::Disk { action, source: Arc::new(source) }
+}
+
+/// Makes a directory and those above it, so that they, with all that is then synced in them, survive a crash.
+fn make_directories(path: &Path) -> io::Result<()> {
+    let missing: Vec<_> = path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Moves the files of a store into a directory of their own beside them.
