@@ -366,7 +366,7 @@ impl World {
         if job.step == 0 {
             return self.later(host, resource, job, 100_000, 300_000);
         }
-        let (copy, system) = (CopyId(self.rng.next()), self.rng.next());
+        let (copy, system) = (CopyId(self.rng.draw()), self.rng.draw());
         let mark = MARK | self.number();
         let Some(instance) = self.instance(host, resource) else { return };
         if instance.dir.is_some() {
@@ -400,7 +400,7 @@ impl World {
             return self.later(host, resource, job, 50_000, 500_000);
         }
         let Some(upstream) = self.dir(source, resource).map(|dir| dir.clone()) else { return };
-        let copy = CopyId(self.rng.next());
+        let copy = CopyId(self.rng.draw());
         let Some(instance) = self.instance(host, resource) else { return };
         let mut wal = upstream.wal.clone();
         if rewind {

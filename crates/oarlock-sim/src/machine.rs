@@ -22,7 +22,7 @@ impl World {
         let half = self.config.timing.drift_permille * 1000 / 2;
         let rate = self.rng.within(1_000_000 - half, 1_000_000 + half);
         let offset = self.rng.within(1_000_000, 500_000_000);
-        let incarnation = self.rng.next() | 1;
+        let incarnation = self.rng.draw() | 1;
         let machine = &mut self.hosts[host];
         machine.on = true;
         machine.boot += 1;
@@ -118,7 +118,7 @@ impl World {
             held,
             durable,
             config: self.config.clone(),
-            seed: self.rng.next() >> 1,
+            seed: self.rng.draw() >> 1,
         };
         self.say(host, || format!("agent starts, held {held:?}"));
         let now = self.hosts[host].clock.at(self.now);

@@ -13,15 +13,12 @@ fn caught(rules: Rules, sabotage: Option<Sabotage>, by: &[&str]) {
 }
 
 fn caught_in(layout: Layout, rules: Rules, sabotage: Option<Sabotage>, by: &[&str]) {
-    for seed in 1..=SEEDS {
+    let noticed = (1..=SEEDS).find_map(|seed| {
         let plan = Plan { rules, sabotage, ..Plan::new(seed, layout) };
-        let Some(broken) = plan.run().broken else { continue };
-        if by.iter().any(|rule| broken.starts_with(rule)) {
-            println!("seed {seed}: {broken}");
-            return;
-        }
-    }
-    panic!("none of {by:?} noticed within {SEEDS} seeds");
+        let broken = plan.run().broken?;
+        by.iter().any(|rule| broken.starts_with(rule)).then_some((seed, broken))
+    });
+    assert!(noticed.is_some(), "none of {by:?} noticed within {SEEDS} seeds");
 }
 
 #[test]

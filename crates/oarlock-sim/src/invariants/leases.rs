@@ -8,12 +8,15 @@ use oarlock_core::message::Renew;
 use oarlock_core::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// A renewal that is under way: whose, sent when, of which generation, acknowledged by whom.
+type Asked = (NodeId, Mono, u64, BTreeSet<usize>);
+
 /// Renewals as they were sent and acknowledged.
 #[derive(Default)]
 pub struct Memory {
     /// By incarnation and sequence number: who asked, when by its own clock, for how long, and
     /// who acknowledged.
-    asked: BTreeMap<(u64, u64), (NodeId, Mono, u64, BTreeSet<usize>)>,
+    asked: BTreeMap<(u64, u64), Asked>,
     /// By host: latest deadline armed since its boot.
     deadline: BTreeMap<usize, (u64, Mono)>,
 }

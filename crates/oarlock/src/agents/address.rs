@@ -29,7 +29,10 @@ const REMEMBER: Duration = Duration::from_secs(15);
 
 /// Who was connected to which address, as its owners told lately.
 #[derive(Clone, Debug, Default)]
-pub struct Connected(Arc<Mutex<BTreeMap<IpAddr, BTreeMap<Pair, Option<Instant>>>>>);
+pub struct Connected(Arc<Mutex<BTreeMap<IpAddr, Remembered>>>);
+
+/// Connections, and since when their owner does not list them any more.
+type Remembered = BTreeMap<Pair, Option<Instant>>;
 
 impl Connected {
     /// The owner told.
@@ -257,10 +260,11 @@ impl AddressAgent {
         self.look_at_link().await;
         let back = before == Some(false) && self.carrier == Some(true);
         let own = |change: &Change| matches!(change, Change::Address(address) if address.ip == self.settings.address);
-        if back && !changes.iter().any(own) {
-            if let Some(interface) = self.raised.clone() {
-                self.make_known(&interface);
-            }
+        if back
+            && !changes.iter().any(own)
+            && let Some(interface) = self.raised.clone()
+        {
+            self.make_known(&interface);
         }
     }
 }
