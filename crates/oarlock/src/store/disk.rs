@@ -281,7 +281,9 @@ fn failed(action: &'static str) -> impl FnOnce(io::Error) -> SaveError {
 /// Makes a directory and those above it, so that they, with all that is then synced in them, survive a crash.
 fn make_directories(path: &Path) -> io::Result<()> {
     let missing: Vec<_> = path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    if !missing.is_empty() {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    }
     for made in missing {
         let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(parent)?.sync_all()?;

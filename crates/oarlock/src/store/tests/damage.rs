@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{Outcome, make_small, open_small};
-use crate::store::format::MARK_STRIDE;
+use crate::store::format::{FIRST_RECORD, MARK_STRIDE, encode_slot};
 use crate::store::writer::Write;
 
 const FILES: [&str; 4] = ["identity", "marks", "slot-0", "slot-1"];
@@ -144,6 +144,36 @@ fn an_earlier_file_among_later_ones_is_noticed_or_does_no_harm() {
             assert!(!check(scratch.path(), &[number; 20], "both slots put back"));
         }
     }
+}
+
+/// The last record and its mark damaged together look like the record before it; the pair of ruins tells.
+#[test]
+fn a_record_damaged_together_with_its_mark_is_doubtful() {
+    let scratch = tempfile::tempdir().unwrap();
+    for (origin, last) in stores() {
+        for place in 0..2 {
+            copy(origin.path(), scratch.path());
+            for (file, position) in [(format!("slot-{place}"), 40), ("marks".to_owned(), place * MARK_STRIDE + 40)] {
+                let mut content = fs::read(scratch.path().join(&file)).unwrap();
+                content[position] ^= 1;
+                fs::write(scratch.path().join(&file), content).unwrap();
+            }
+            assert!(!check(scratch.path(), &last, &format!("slot and mark {place}")));
+        }
+    }
+}
+
+/// A whole record of the right generation, but not the one that was committed.
+#[test]
+fn a_record_that_is_not_the_committed_one_is_doubtful() {
+    let directory = tempfile::tempdir().unwrap();
+    make_small(directory.path(), &[b"committed"]);
+    let id = open_small(directory.path()).2;
+    let mut content = fs::read(directory.path().join("slot-0")).unwrap();
+    let (other, _) = encode_slot(id, FIRST_RECORD, b"another");
+    content[..other.len()].copy_from_slice(&other);
+    fs::write(directory.path().join("slot-0"), content).unwrap();
+    assert!(!check(directory.path(), b"committed", "another record"));
 }
 
 #[test]
