@@ -10,10 +10,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oarlock_core::sentinel::Remaining;
+use oarlock_core::sentinel::{Process, Remaining};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::identity::{self, Stat};
 
@@ -96,7 +96,7 @@ impl Groups {
     pub fn open(&self, name: &str) -> io::Result<Group> {
         let kind = match self {
             Self::Cgroup(own) => Kind::Cgroup(Cgroup::open(&own.join(name))?),
-            Self::Sessions => Kind::Session { main_pid: None },
+            Self::Sessions => Kind::Session { main: None },
         };
         Ok(Group { name: name.to_owned(), kind })
     }
@@ -153,7 +153,7 @@ pub struct Group {
 #[derive(Debug)]
 enum Kind {
     Cgroup(Cgroup),
-    Session { main_pid: Option<u32> },
+    Session { main: Option<Process> },
 }
 
 #[derive(Debug)]
@@ -174,23 +174,24 @@ impl Group {
     pub fn kill(&self) {
         match &self.kind {
             Kind::Cgroup(cgroup) => cgroup.kill(),
-            Kind::Session { main_pid } => {
-                // Whoever forks between the list and the blow is found the next time. The session
-                // first: to read the mark of a process that is stuck may take for ever.
-                for _ in 0..3 {
-                    for pids in [session_pids(*main_pid), marked_pids(&self.name)] {
-                        each(&pids, Signal::STOP);
-                        each(&pids, Signal::KILL);
-                    }
+            Kind::Session { main } => {
+                // What can be named without a search first. Whoever forks between the search and
+                // the blow is found the next time.
+                if let Some(leader) = main.filter(|main| is_still_its_session(*main)).and_then(leader) {
+                    let _ = kill_process_group(leader, Signal::STOP);
+                    let _ = kill_process_group(leader, Signal::KILL);
                 }
+                let pids = self.pids();
+                each(&pids, Signal::STOP);
+                each(&pids, Signal::KILL);
             }
         }
     }
 
     /// Tells a group that is a session who leads it.
-    pub fn set_main(&mut self, pid: u32) {
-        if let Kind::Session { main_pid } = &mut self.kind {
-            *main_pid = Some(pid);
+    pub fn set_main(&mut self, process: Process) {
+        if let Kind::Session { main } = &mut self.kind {
+            *main = Some(process);
         }
     }
 
@@ -231,13 +232,7 @@ impl Group {
     fn pids(&self) -> Vec<u32> {
         match &self.kind {
             Kind::Cgroup(cgroup) => pids_below(&cgroup.path),
-            Kind::Session { main_pid } => {
-                let mut pids = session_pids(*main_pid);
-                pids.extend(marked_pids(&self.name));
-                pids.sort_unstable();
-                pids.dedup();
-                pids
-            }
+            Kind::Session { main } => session_pids(&self.name, *main),
         }
     }
 }
@@ -332,27 +327,31 @@ fn pids_below(path: &Path) -> Vec<u32> {
     pids
 }
 
-/// The processes of the main process's session.
-fn session_pids(main_pid: Option<u32>) -> Vec<u32> {
-    living(|_, session| main_pid == Some(session))
-}
-
-/// The processes that carry the mark.
-fn marked_pids(name: &str) -> Vec<u32> {
+/// The processes, zombies excepted, that are in the main process's session or carry the mark.
+fn session_pids(name: &str, main: Option<Process>) -> Vec<u32> {
+    let session = main.filter(|main| is_still_its_session(*main)).map(|main| main.pid);
     let mark = format!("{MARK}={name}");
-    living(|pid, _| {
+    let marked = |pid: u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-    })
+    };
+    let ours = |pid: &u32| {
+        let Ok(Stat { state, session: of, .. }) = identity::stat(*pid) else {
+            return false;
+        };
+        state != 'Z' && (session == Some(of) || marked(*pid))
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(ours).collect()
 }
 
-/// The processes, zombies excepted, of which this is true by number and session.
-fn living(wanted: impl Fn(u32, u32) -> bool) -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let lives =
-        |pid: &u32| identity::stat(*pid).is_ok_and(|Stat { state, session, .. }| state != 'Z' && wanted(*pid, session));
-    numbers.filter(lives).collect()
+/// A session keeps its number while it has members; once it has none, another process may get it.
+fn is_still_its_session(main: Process) -> bool {
+    identity::stat(main.pid).map_or(true, |stat| stat.start_ticks == main.start_ticks)
+}
+
+fn leader(main: Process) -> Option<Pid> {
+    Pid::from_raw(main.pid.cast_signed())
 }
 
 #[cfg(test)]

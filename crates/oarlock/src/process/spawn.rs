@@ -93,7 +93,7 @@ pub(crate) fn service(command: &Command, group: &mut Group, oom_score_adjust: i3
         let Err((step, errno)) = become_service(&prepared, joined.then(|| group.directory()).flatten());
         tell(report, step, errno)
     })?;
-    group.set_main(started.process.pid);
+    group.set_main(started.process);
     Ok(started)
 }
 

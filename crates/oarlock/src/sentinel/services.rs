@@ -61,7 +61,7 @@ impl Services {
             return Some(Event::Emptied { name });
         };
         if let Some(process) = service.process() {
-            group.set_main(process.pid);
+            group.set_main(process);
         }
         let populated = group.is_populated();
         let watched = service.occupied && populated;

@@ -27,7 +27,7 @@ use crate::process::cgroup::Groups;
 use crate::process::{clock, identity, ignore_no_signals, signal_descriptor};
 
 /// How often to look whether a group is empty where no event tells.
-const LOOK_EVERY_US: u64 = 10_000;
+const LOOK_EVERY_US: u64 = 20_000;
 /// The sentinel itself is the last thing to be killed when memory is short.
 const OOM_SCORE_ADJUST: &str = "-1000";
 
