@@ -7,16 +7,37 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// The settings that change while the server runs.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dynamic {
     /// `synchronous_standby_names`.
     pub names: String,
     /// `primary_conninfo`; empty on a primary.
     pub upstream: String,
+    /// `wal_retrieve_retry_interval`: [`SOON`], or [`PATIENTLY`] when the upstream is long gone,
+    /// for each attempt writes two lines to the log.
+    pub retry: String,
+}
+
+/// A standby tries again this soon: somebody may be waiting for it.
+const SOON: &str = "100ms";
+/// Nobody waits for it any more.
+const PATIENTLY: &str = "5s";
+
+impl Dynamic {
+    pub fn new(names: &str, upstream: &str) -> Dynamic {
+        Dynamic { names: names.to_owned(), upstream: upstream.to_owned(), retry: SOON.to_owned() }
+    }
+
+    /// The same for an upstream that is long gone, or is not.
+    pub fn trying(self, patiently: bool) -> Dynamic {
+        let retry = if patiently { PATIENTLY } else { SOON };
+        Dynamic { retry: retry.to_owned(), ..self }
+    }
 }
 
 /// Names in [`Dynamic`] that ALTER SYSTEM could override.
-pub(super) const DYNAMIC_NAMES: [&str; 2] = ["synchronous_standby_names", "primary_conninfo"];
+pub(super) const DYNAMIC_NAMES: [&str; 3] =
+    ["synchronous_standby_names", "primary_conninfo", "wal_retrieve_retry_interval"];
 
 /// A setting of our own that counts the files written, so that a session can tell whether one was
 /// taken over.
@@ -29,8 +50,9 @@ pub(super) fn text(user: &Path, dynamic: &Dynamic, generation: u64) -> String {
         let _ = writeln!(text, "{name} = {}", quoted(value));
     }
     let _ = writeln!(text, "include_if_exists {}", quoted(&user.display().to_string()));
-    let _ = writeln!(text, "synchronous_standby_names = {}", quoted(&dynamic.names));
-    let _ = writeln!(text, "primary_conninfo = {}", quoted(&dynamic.upstream));
+    for (name, value) in DYNAMIC_NAMES.iter().zip([&dynamic.names, &dynamic.upstream, &dynamic.retry]) {
+        let _ = writeln!(text, "{name} = {}", quoted(value));
+    }
     let _ = writeln!(text, "{GENERATION} = {}", quoted(&generation.to_string()));
     text
 }
@@ -41,7 +63,8 @@ pub(super) fn parse(text: &str) -> Option<(Dynamic, u64)> {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = '")?.strip_suffix('\''))?;
         Some(line.replace("''", "'").replace("\\\\", "\\"))
     };
-    let dynamic = Dynamic { names: value("synchronous_standby_names")?, upstream: value("primary_conninfo")? };
+    let [names, upstream, retry] = DYNAMIC_NAMES.map(value);
+    let dynamic = Dynamic { names: names?, upstream: upstream?, retry: retry? };
     Some((dynamic, value(GENERATION)?.parse().ok()?))
 }
 
@@ -103,7 +126,6 @@ pub(super) fn imposed(
         ("wal_receiver_status_interval", "1s".into()),
         ("wal_receiver_timeout", ms(settings.timing.replication_timeout)),
         ("wal_sender_timeout", ms(settings.timing.replication_timeout)),
-        ("wal_retrieve_retry_interval", "100ms".into()),
         // A reader's conflict holds up replay, and with it a promotion.
         ("max_standby_streaming_delay", ms(settings.timing.statement)),
         ("max_standby_archive_delay", ms(settings.timing.statement)),
@@ -135,7 +157,7 @@ mod tests {
 
     #[test]
     fn generated_file_is_read_back() {
-        let dynamic = Dynamic { names: "FIRST 1 (\"b_4\")".into(), upstream: "host='a' app='x\\'y'".into() };
+        let dynamic = Dynamic::new("FIRST 1 (\"b_4\")", "host='a' app='x\\'y'").trying(true);
         let text = text(Path::new("/etc/it's/postgresql.conf"), &dynamic, 9);
         assert!(text.contains("include_if_exists '/etc/it''s/postgresql.conf'"));
         assert_eq!(parse(&text), Some((dynamic, 9)));

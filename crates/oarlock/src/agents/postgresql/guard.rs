@@ -56,7 +56,7 @@ impl<L: Launcher> Context<L> {
     }
 
     async fn switch(&self, session: &Session, names: &str) -> Result<()> {
-        self.apply(session, &Dynamic { names: names.to_owned(), upstream: String::new() }).await
+        self.apply(session, &Dynamic::new(names, "")).await
     }
 
     async fn guard_off(&self, session: &Session, after: Duration) -> Result<()> {
@@ -91,7 +91,10 @@ impl<L: Launcher> Context<L> {
             // From here on only a walsender with the new list can release it.
             stuck.store(true, Ordering::Relaxed);
             self.switch(session, names).await?;
-            self.wait_for(session, members, deadline, "in sync", |seen| seen.synchronous).await
+            self.wait_for(session, members, deadline, "in sync", |seen| seen.synchronous).await?;
+            // A walsender that took a new list over releases nobody before its standby's next
+            // reply; a little more WAL brings one.
+            session.run(PROBE, self.settings.timing.statement).await
         };
         // Both, or the first that fails.
         let both = tokio::try_join!(self.commit_until(&probe, &stuck, deadline), switching);

@@ -63,10 +63,13 @@ impl<L: Launcher> Context<L> {
     pub fn read_generated(&self) -> Result<()> {
         let conf = files::read_optional(&self.run_file("postgresql.conf"))?;
         let hba = files::read_optional(&self.run_file("pg_hba.conf"))?;
-        let (dynamic, generation) = conf.as_deref().and_then(conf::parse).unwrap_or_default();
+        let (names, generation) = match conf.as_deref().and_then(conf::parse) {
+            Some((dynamic, generation)) => (dynamic.names, generation),
+            None => (String::new(), 0),
+        };
         let mut server = self.server();
         server.generation = generation;
-        server.epoch = names::epoch_of(&dynamic.names).unwrap_or(0);
+        server.epoch = names::epoch_of(&names).unwrap_or(0);
         // Written by another: whether it was taken over is not known.
         server.in_force = None;
         let (clients, generation) = hba.as_deref().and_then(access::parse_state).unwrap_or((Clients::Closed, 0));

@@ -28,7 +28,8 @@ impl<L: Launcher> Context<L> {
         }
     }
 
-    async fn signal_reload(&self) -> Result<()> {
+    /// Has the server read its files again.
+    pub async fn signal_reload(&self) -> Result<()> {
         let name = &self.settings.name;
         self.launcher.signal(name, SIGHUP).await.map_err(PgError::launch(format!("reload {name}")))
     }
@@ -40,6 +41,19 @@ impl<L: Launcher> Context<L> {
         if self.server().in_force.as_ref() == Some(wanted) {
             return Ok(());
         }
+        self.change(session, wanted).await
+    }
+
+    /// [`Context::apply`] only if `former` is still in force: a command may have changed it since.
+    pub async fn apply_over(&self, session: &Session, former: &Dynamic, wanted: &Dynamic) -> Result<()> {
+        let _one_at_a_time = self.changing.lock().await;
+        if self.server().in_force.as_ref() != Some(former) {
+            return Ok(());
+        }
+        self.change(session, wanted).await
+    }
+
+    async fn change(&self, session: &Session, wanted: &Dynamic) -> Result<()> {
         let generation = self.write_conf(&self.settings.files.config, wanted)?;
         self.signal_reload().await?;
         if !self.taken_over(session, wanted, generation).await? {
@@ -100,27 +114,23 @@ impl<L: Launcher> Context<L> {
 
     /// The generation and the settings that `session` goes by.
     async fn seen_in_force(&self, session: &Session) -> Result<(String, Dynamic)> {
-        let [names, upstream] = DYNAMIC_NAMES;
-        let sql = format!(
-            "select current_setting('{GENERATION}', true), current_setting('{names}'), current_setting('{upstream}')"
-        );
+        let [names, upstream, retry] = DYNAMIC_NAMES.map(|name| format!("current_setting('{name}')"));
+        let sql = format!("select current_setting('{GENERATION}', true), {names}, {upstream}, {retry}");
         let rows = session.rows(&sql, self.settings.timing.statement).await?;
         let value = |column| rows.first().and_then(|row| row.get(column)).unwrap_or_default().to_owned();
-        Ok((value(0), Dynamic { names: value(1), upstream: value(2) }))
+        Ok((value(0), Dynamic { names: value(1), upstream: value(2), retry: value(3) }))
     }
 
     /// Puts our settings in force again when somebody set others over them.
     pub async fn defend(&self, session: &Session) -> Result<()> {
         let Some(ours) = self.server().in_force.clone() else { return Ok(()) };
         let (_, seen) = self.seen_in_force(session).await?;
-        // Compared with what is ours now: a command may just have changed it.
-        let overridden = seen != ours && self.server().in_force.as_ref() == Some(&ours);
-        if overridden {
-            self.note(format!("somebody set synchronous_standby_names to \"{}\": set back", seen.names)).await;
-            self.server().in_force = None;
-            self.apply(session, &ours).await?;
+        // A command may just be changing it: only what stays different is somebody else's doing.
+        if seen == ours || self.server().in_force.as_ref() != Some(&ours) {
+            return Ok(());
         }
-        Ok(())
+        self.note(format!("somebody set synchronous_standby_names to \"{}\": set back", seen.names)).await;
+        self.apply_over(session, &ours, &ours).await
     }
 
     async fn configuration_errors(&self, session: &Session) -> Result<String> {

@@ -51,7 +51,9 @@ impl<L: Launcher> Context<L> {
         let new = Places::of(&self.settings.data_dir).new.display().to_string();
         let user = format!("--username={}", self.settings.admin_role);
         let args = ["-D", &new, &user, "--auth-local=peer", "--auth-host=scram-sha-256", "--data-checksums"];
-        let args = args.into_iter().chain(["--encoding=UTF8", "--locale=C.UTF-8"]).map(str::to_owned).collect();
+        // A promotion copies one segment of WAL: a smaller one is copied sooner.
+        let more = ["--encoding=UTF8", "--locale=C.UTF-8", "--wal-segsize=4"];
+        let args = args.into_iter().chain(more).map(str::to_owned).collect();
         self.run_task("initdb", args, self.settings.timing.start).await?;
         self.arrange("put the new database cluster in place", |settings, places, node| {
             copy::renew(&places.new, &node, private(&settings))?;
@@ -161,7 +163,7 @@ impl<L: Launcher> Context<L> {
     async fn run_rewind(&self, control: &Control, source: &Source) -> Result<()> {
         // Used by the recovery in single-user mode that a copy goes through after a crash. Its
         // checkpoint must leave the WAL that the rewind reads next.
-        let dynamic = Dynamic { names: names::NOBODY.to_owned(), ..Dynamic::default() };
+        let dynamic = Dynamic::new(names::NOBODY, "");
         let mut config = conf::text(&self.settings.files.config, &dynamic, 0);
         config.push_str("wal_keep_size = '1000GB'\n");
         let config_file = self.run_file("rewind.conf");

@@ -34,7 +34,7 @@ impl<L: Launcher> Context<L> {
             return Err(PgError::other("a primary runs here: it must be stopped and rewound before it follows"));
         }
         let session = self.session().await?;
-        self.apply(&session, &Dynamic { names: names::NOBODY.to_owned(), upstream: connection }).await?;
+        self.apply(&session, &Dynamic::new(names::NOBODY, &connection)).await?;
         self.kept().session = Some(session);
         Ok(())
     }
@@ -64,7 +64,7 @@ impl<L: Launcher> Context<L> {
         marked.map_err(PgError::launch(format!("put {name} under the guard")))?;
         self.set_clients(Clients::Closed).await?;
         let session = self.session().await?;
-        self.apply(&session, &Dynamic { names: names::NOBODY.to_owned(), upstream: String::new() }).await?;
+        self.apply(&session, &Dynamic::new(names::NOBODY, "")).await?;
         self.kept().session = Some(session);
         self.server().epoch = guard.epoch;
         Ok(())
@@ -81,10 +81,17 @@ impl<L: Launcher> Context<L> {
         let start = Instant::now();
         self.launcher.promote(name, trigger, SIGUSR1, guard).await.map_err(PgError::launch("promote"))?;
         self.server().epoch = guard.epoch;
+        let mut nudged = start;
         while session.value("select pg_is_in_recovery()", after).await? == "t" {
             if start.elapsed() > self.settings.timing.promote {
                 let after = self.settings.timing.promote;
                 return Err(PgError::Timeout { what: "promotion".to_owned(), after });
+            }
+            // A standby that just failed to reach its upstream sleeps before it looks for more WAL,
+            // also when it has seen the trigger. Any signal ends that sleep.
+            if nudged.elapsed() > NUDGE {
+                nudged = Instant::now();
+                self.signal_reload().await?;
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -175,6 +182,9 @@ impl<L: Launcher> Context<L> {
         Ok(())
     }
 }
+
+/// Between two signals to a recovery that is about to end.
+const NUDGE: Duration = Duration::from_millis(15);
 
 /// How long the checkpoint before a hand-over may take.
 const CHECKPOINT: Duration = Duration::from_secs(120);

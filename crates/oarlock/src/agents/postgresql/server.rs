@@ -41,7 +41,7 @@ impl<L: Launcher> Context<L> {
         files::blocking("prepare the data directory", timing.probe_deadline, prepare).await?;
         self.read_generated()?;
         self.prepare_run_dir()?;
-        let dynamic = Dynamic { names: names::NOBODY.to_owned(), upstream };
+        let dynamic = Dynamic::new(names::NOBODY, &upstream);
         self.write_conf(&self.settings.files.config, &dynamic)?;
         self.write_access(Clients::Closed)?;
         let running = match start {

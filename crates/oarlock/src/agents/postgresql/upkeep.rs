@@ -15,12 +15,14 @@ use std::time::{Duration, Instant};
 const ROUND: Duration = Duration::from_secs(2);
 /// Before a new server's first round, and after one that failed.
 const SOON: Duration = Duration::from_millis(200);
+/// A standby that has not streamed for so long tries less often.
+const DEAF: Duration = Duration::from_secs(30);
 /// What seldom changes is looked at this often.
 const SELDOM: Duration = Duration::from_secs(60);
 
 /// Goes its rounds until the task is aborted.
 pub(super) async fn keep<L: Launcher>(context: Shared<L>) {
-    let mut upkeep = Upkeep { session: None, provisioned: None, kept_good: None };
+    let mut upkeep = Upkeep { session: None, provisioned: None, kept_good: None, deaf_since: None };
     loop {
         let pause = match context.server().phase {
             Phase::Up => ROUND,
@@ -44,6 +46,8 @@ struct Upkeep {
     /// When the role was last seen in order, on a primary.
     provisioned: Option<Instant>,
     kept_good: Option<Instant>,
+    /// Since when a standby has not streamed.
+    deaf_since: Option<Instant>,
 }
 
 impl Upkeep {
@@ -61,6 +65,7 @@ impl Upkeep {
         } else {
             self.provisioned = None;
             context.restart_if_paused(&session).await?;
+            self.choose_retry(context, &session).await?;
         }
         context.defend(&session).await?;
         if due(&self.kept_good) {
@@ -70,6 +75,24 @@ impl Upkeep {
         context.refresh_access().await?;
         self.session = Some(session);
         Ok(())
+    }
+
+    /// A standby whose upstream is long gone tries less often.
+    async fn choose_retry<L: Launcher>(&mut self, context: &Shared<L>, session: &Session) -> Result<()> {
+        let sql = "select count(*) from pg_stat_wal_receiver where status = 'streaming'";
+        if session.value(sql, context.settings.timing.statement).await? != "0" {
+            self.deaf_since = None;
+            return Ok(());
+        }
+        let since = *self.deaf_since.get_or_insert_with(Instant::now);
+        let in_force = context.server().in_force.clone();
+        match in_force {
+            Some(ours) if since.elapsed() > DEAF => {
+                let patient = ours.clone().trying(true);
+                if patient == ours { Ok(()) } else { context.apply_over(session, &ours, &patient).await }
+            }
+            _ => Ok(()),
+        }
     }
 }
 
