@@ -31,15 +31,13 @@ pub(super) enum Oarexec {
     },
 }
 
-/// Everything that is known of one job.
+/// Everything that is known of one job that came into its state before this server started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Evidence {
     /// Its number.
     pub job: JobId,
     /// Its state in the database.
     pub stuck: Stuck,
-    /// It was in this state before this server started.
-    pub before_us: bool,
     /// A helper of this server works on it now.
     pub at_work: bool,
     /// OAR has an event of it to look at, which may change its state.
@@ -92,7 +90,7 @@ const ENDED_BY_SERVER: u8 = 3;
 /// Decides. A wrong `Relaunch` would run a job twice, so it needs proof; everything else OAR
 /// itself checks again.
 pub(super) fn decide(evidence: &Evidence) -> Decision {
-    if evidence.at_work || !evidence.before_us {
+    if evidence.at_work {
         return Decision::Leave;
     }
     if evidence.event_pending {
@@ -155,7 +153,6 @@ mod tests {
         Evidence {
             job: 43,
             stuck,
-            before_us: true,
             at_work: false,
             event_pending: false,
             deletion: Deletion::None,
@@ -183,13 +180,12 @@ mod tests {
     #[test]
     fn the_table_of_a_job_that_was_being_launched() {
         let unknown = || Oarexec::Unknown { reason: "no route".into() };
-        let table: [(&str, Change, &str); 9] = [
+        let table: [(&str, Change, &str); 8] = [
             ("nothing of it runs", |_| {}, "relaunch"),
             ("it runs on its node", |e| e.oarexec = Oarexec::Running, "wait"),
             ("its node does not answer", |e| e.oarexec = Oarexec::Unknown { reason: String::new() }, "wait"),
             ("its node has restarted", |e| e.oarexec = Oarexec::NodeRestarted, "tell"),
             ("a helper launches it now", |e| e.at_work = true, "leave"),
-            ("this server launched it", |e| e.before_us = false, "leave"),
             ("an event will change its state", |e| e.event_pending = true, "wait"),
             ("it is being deleted", |e| e.deletion = Deletion::Asked, "wait"),
             ("it is being exterminated", |e| e.deletion = Deletion::Exterminating, "wait"),
@@ -209,14 +205,13 @@ mod tests {
 
     #[test]
     fn the_table_of_a_job_that_was_being_finished() {
-        let table: [(&str, Change, &str); 10] = [
+        let table: [(&str, Change, &str); 9] = [
             ("its exit code is not known", |_| {}, "finish OAREXEC_43_0_N_99"),
             ("its exit code is known", |e| e.exit_code = Some(256), "finish OAREXEC_43_0_256_99"),
             ("it was deleted", |e| e.deletion = Deletion::Asked, "finish OAREXEC_43_3_N_99"),
             ("it was being exterminated", |e| e.deletion = Deletion::Exterminating, "send LEONEXTERMINATE_43"),
             ("its secret is lost", |e| e.challenge = None, "tell"),
             ("a helper finishes it now", |e| e.at_work = true, "leave"),
-            ("this server finishes it", |e| e.before_us = false, "leave"),
             ("an event will change its state", |e| e.event_pending = true, "wait"),
             ("its node does not matter", |e| e.oarexec = Oarexec::Running, "finish OAREXEC_43_0_N_99"),
             (
@@ -238,13 +233,12 @@ mod tests {
     #[test]
     fn only_proof_makes_a_job_start_again() {
         // Every combination: a relaunch needs an absent oarexec and nobody else at work.
-        for bits in 0..16u8 {
+        for bits in 0..8u8 {
             for oarexec in [Oarexec::Running, Oarexec::NodeRestarted, Oarexec::Unknown { reason: String::new() }] {
                 let evidence = Evidence {
-                    before_us: bits & 1 != 0,
-                    at_work: bits & 2 != 0,
-                    event_pending: bits & 4 != 0,
-                    replaced: bits & 8 != 0,
+                    at_work: bits & 1 != 0,
+                    event_pending: bits & 2 != 0,
+                    replaced: bits & 4 != 0,
                     oarexec,
                     ..left(Stuck::Launching)
                 };

@@ -22,7 +22,7 @@ impl Custom for Helpers {
     fn look(&self, main: Option<u32>) -> Boxed<'_, Result<(), String>> {
         Box::pin(async move {
             let main = main.ok_or("the server has no main process")?;
-            processes::judge(main, &processes::tree(main))
+            processes::judge(main, &processes::near(main))
         })
     }
 
@@ -65,7 +65,7 @@ impl Custom for Progress {
             let database = Database::open(&access).await.map_err(|error| with_causes(&error))?;
             let age_s = database.pass_age_s().await.map_err(|error| with_causes(&error))?;
             let age = age_s.map(|age_s| Duration::from_secs(age_s.max(0).unsigned_abs()));
-            let busy = processes::waits_for_module(main, &processes::tree(main));
+            let busy = processes::waits_for_module(main, &processes::near(main));
             judge(age, self.known_for(main), busy)
         })
     }

@@ -54,7 +54,8 @@ pub(super) async fn ask(nodes: BTreeSet<String>, ssh: &[String], user: &SystemUs
     }
 }
 
-/// What is known of the first process of `job`, launched `launching_s` seconds ago, on its node.
+/// What is known of the first process of `job` on its node. The launch began at most `launching_s`
+/// seconds before the node was asked.
 pub(super) fn oarexec(answers: &Answers, node: &str, job: JobId, launching_s: Option<i64>) -> Oarexec {
     match answers.get(node) {
         None => Oarexec::Unknown { reason: format!("{node} was not asked") },

@@ -24,7 +24,19 @@ impl Process {
     }
 }
 
-/// All processes at or below `main`.
+/// `main` and its children. Cheap enough for every check: it reads a few files, where the kernel
+/// lists children. Such a list may lack one while others come and go.
+pub(super) fn near(main: u32) -> BTreeMap<u32, Process> {
+    match fs::read_to_string(format!("/proc/{main}/task/{main}/children")) {
+        Ok(children) => {
+            let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([main]);
+            pids.filter_map(|pid| Some((pid, read(pid)?))).collect()
+        }
+        Err(_) => tree(main),
+    }
+}
+
+/// All processes at or below `main`: reads every process of the machine and misses none.
 pub(super) fn tree(main: u32) -> BTreeMap<u32, Process> {
     let all: BTreeMap<u32, Process> = fs::read_dir("/proc")
         .into_iter()
@@ -167,9 +179,26 @@ mod tests {
     }
 
     #[test]
+    fn children_are_seen_both_ways() {
+        use std::io::BufRead;
+        use std::os::unix::process::CommandExt;
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "sleep 30 & echo forked; wait"]).process_group(0).stdout(std::process::Stdio::piped());
+        let mut shell = shell.spawn().unwrap();
+        let mut said = String::new();
+        std::io::BufReader::new(shell.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let (near, tree) = (near(shell.id()), tree(shell.id()));
+        let group = rustix::process::Pid::from_child(&shell);
+        rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+        shell.wait().unwrap();
+        assert_eq!(near.len(), 2, "{near:?}");
+        assert_eq!(near.keys().collect::<Vec<_>>(), tree.keys().collect::<Vec<_>>());
+    }
+
+    #[test]
     fn this_process_is_in_its_own_tree() {
         let me = std::process::id();
-        assert!(tree(me).contains_key(&me));
+        assert!(tree(me).contains_key(&me) && near(me).contains_key(&me));
         assert_eq!(parse_stat("7 (a) b) S 3 7 7 0"), Some(('S', 3)));
     }
 }

@@ -91,7 +91,9 @@ impl<'a> Repair<'a> {
         let database = Database::open(&access).await.map_err(|error| with_causes(&error))?;
         // The order matters: a helper that ended between these looks has changed the job's state or
         // written an event by the time that is looked at; every change below checks the state again.
-        let jobs = database.stuck_jobs().await.map_err(|error| with_causes(&error))?;
+        let ours = self.started.elapsed();
+        let mut jobs = database.stuck_jobs().await.map_err(|error| with_causes(&error))?;
+        jobs.retain(|job| is_before(job, ours));
         if jobs.is_empty() {
             return Ok(Round::default());
         }
@@ -109,16 +111,22 @@ impl<'a> Repair<'a> {
 
     async fn ask_nodes(&self, database: &Database, jobs: &[StuckJob]) -> Result<BTreeMap<JobId, Oarexec>, String> {
         let mut places = BTreeMap::new();
-        for job in jobs.iter().filter(|job| job.stuck == Stuck::Launching && self.is_before_us(job)) {
+        for job in jobs.iter().filter(|job| job.stuck == Stuck::Launching) {
             let place = database.place(job.job).await.map_err(|error| with_causes(&error))?;
             if let Some(host) = self.host(place) {
                 places.insert(job.job, (host, job.for_s));
             }
         }
         let hosts = places.values().map(|(host, _)| host.clone()).collect();
+        let asked = Instant::now();
         let answers = node::ask(hosts, &self.conf.ssh_command(), &self.user).await;
-        let judged =
-            |(job, (host, for_s)): (JobId, (String, Option<i64>))| (job, node::oarexec(&answers, &host, job, for_s));
+        // A node says for how long it has been up later than the database said for how long the job
+        // has been launched; both count in whole seconds.
+        let later_s = i64::try_from(asked.elapsed().as_secs()).unwrap_or(i64::MAX).saturating_add(2);
+        let judged = |(job, (host, for_s)): (JobId, (String, Option<i64>))| {
+            let launching_s = for_s.map(|for_s| for_s.saturating_add(later_s));
+            (job, node::oarexec(&answers, &host, job, launching_s))
+        };
         Ok(places.into_iter().map(judged).collect())
     }
 
@@ -128,13 +136,6 @@ impl<'a> Repair<'a> {
             Place::Deploy => self.conf.frontend("DEPLOY_HOSTNAME").map(str::to_owned),
             Place::Cosystem => self.conf.frontend("COSYSTEM_HOSTNAME").map(str::to_owned),
         }
-    }
-
-    /// True unless the job surely came into its state under this server. (The database counts in
-    /// whole seconds.)
-    fn is_before_us(&self, job: &StuckJob) -> bool {
-        let ours_s = i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX);
-        job.for_s.is_none_or(|for_s| for_s >= ours_s)
     }
 
     async fn evidence(
@@ -147,7 +148,6 @@ impl<'a> Repair<'a> {
         let around = database.circumstances(job.job).await.map_err(|error| with_causes(&error))?;
         let not_asked = || Oarexec::Unknown { reason: "its node is not known".to_owned() };
         Ok(Evidence {
-            before_us: self.is_before_us(&job),
             job: job.job,
             stuck: job.stuck,
             at_work,
@@ -168,6 +168,8 @@ impl<'a> Repair<'a> {
         told: &mut BTreeSet<JobId>,
     ) -> Result<(), String> {
         let job = evidence.job;
+        let Evidence { stuck, at_work, event_pending, deletion, oarexec, .. } = evidence;
+        tracing::debug!(job, ?stuck, at_work, event_pending, ?deletion, ?oarexec, "looked at a job");
         match decide(evidence) {
             Decision::Leave => {}
             Decision::Wait(text) => {
@@ -211,8 +213,30 @@ impl<'a> Repair<'a> {
     }
 }
 
+/// True unless the job surely came into its state under this server, which had been up for `ours`
+/// when the database was asked. (The database counts in whole seconds.)
+fn is_before(job: &StuckJob, ours: Duration) -> bool {
+    let ours_s = i64::try_from(ours.as_secs()).unwrap_or(i64::MAX);
+    job.for_s.is_none_or(|for_s| for_s >= ours_s)
+}
+
 fn note(notes: &mpsc::UnboundedSender<String>, text: String) {
     tracing::warn!("{text}");
     // Nobody listens when the agent ends; the log has it.
     let _ = notes.send(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_jobs_of_the_run_before_are_looked_at() {
+        let job = |for_s| StuckJob { job: 1, stuck: Stuck::Launching, for_s, exit_code: None, challenge: None };
+        let ours = Duration::from_millis(7900);
+        assert!(is_before(&job(Some(8)), ours));
+        assert!(is_before(&job(Some(7)), ours), "in doubt the evidence decides");
+        assert!(!is_before(&job(Some(6)), ours));
+        assert!(is_before(&job(None), ours), "not logged");
+    }
 }
