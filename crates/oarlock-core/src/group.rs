@@ -11,6 +11,7 @@ use crate::happening::Happening;
 use crate::ids::{GroupId, NodeId, ResourceId};
 use crate::machine::Failures;
 use crate::machine::address::Address;
+use crate::machine::brief;
 use crate::machine::database::{Database, DatabaseState, DatabaseWant};
 use crate::machine::guarding::Candidate;
 use crate::machine::service::{Service, ServiceWant};
@@ -174,7 +175,7 @@ impl Driver {
                 );
                 database.observe(now, what);
                 self.database_trouble = match what {
-                    PgObservation::Exited { reason } if was_primary => Some(reason.clone()),
+                    PgObservation::Exited { reason } if was_primary => Some(brief(reason)),
                     PgObservation::Failed { reason } if was_primary && *database.state() == DatabaseState::Ended => {
                         Some(reason.clone())
                     }

@@ -33,7 +33,7 @@ impl Failures {
         self.forgive(now);
         self.count += 1;
         self.last = Some(now);
-        self.reason = Some(reason.to_owned());
+        self.reason = Some(brief(reason));
     }
 
     /// Forgets failures that are long past.
@@ -74,5 +74,16 @@ impl Failures {
     /// When the past is forgiven.
     pub fn forgiven_at(&self) -> Option<Mono> {
         self.last.map(|last| last + Failures::FORGIVEN_AFTER + Span(1))
+    }
+}
+
+/// Longest reason that travels and is shown, in characters; the whole of it is in the log.
+const REASON_CHARS: usize = 200;
+
+/// A reason short enough to be told.
+pub fn brief(reason: &str) -> String {
+    match reason.char_indices().nth(REASON_CHARS) {
+        Some((end, _)) => format!("{} …", &reason[..end]),
+        None => reason.to_owned(),
     }
 }

@@ -24,6 +24,8 @@ use tokio::sync::mpsc;
 
 /// The sentinel answers from memory.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// The sentinel's stop budget is a fraction of a second; a process that hangs in the kernel takes longer.
+const SILENCE_DEADLINE: Duration = Duration::from_secs(10);
 /// Reports of tasks that wait for the loop.
 const WAITING: usize = 1024;
 
@@ -43,7 +45,7 @@ pub fn run(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> {
 
 async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> {
     let (sentinel, notices) = SentinelHandle::new(sentinel).context("cannot use the socket to the sentinel")?;
-    let welcome = sentinel.hello(HELLO_DEADLINE).await?;
+    let welcome = silent_if_lapsed(&sentinel).await?;
     let settings = config::load(&options.config)?;
     let config_dir = options.config.parent().unwrap_or(std::path::Path::new("/")).to_owned();
     let key = PrivateKey::read(&config_dir.join("node.key"))?;
@@ -102,6 +104,25 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> 
     };
     node.serve(Inputs { notices, inner: inner_queue, calls: call_queue }).await;
     Ok(())
+}
+
+/// What the sentinel knows. After a lapse: once everything that was guarded is gone, since the next
+/// incarnation means just that.
+async fn silent_if_lapsed(sentinel: &SentinelHandle) -> anyhow::Result<Welcome> {
+    let end = tokio::time::Instant::now() + SILENCE_DEADLINE;
+    loop {
+        let welcome = sentinel.hello(HELLO_DEADLINE).await?;
+        let guarded = welcome.services.iter().any(|service| service.guard.is_some() && service.is_alive())
+            || welcome.addresses.iter().any(|address| address.guard.is_some());
+        let lapsed = welcome.generation > 0 && welcome.lapsed_generation >= welcome.generation;
+        if !(lapsed && guarded) {
+            return Ok(welcome);
+        }
+        if tokio::time::Instant::now() > end {
+            return Err(anyhow!("what the lapsed lease guarded is still there: the sentinel goes on removing it"));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 fn bind(settings: &Settings, me: &NodeSettings, key: PrivateKey) -> anyhow::Result<Transport> {
