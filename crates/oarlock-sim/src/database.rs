@@ -89,7 +89,7 @@ pub struct Job {
     /// What.
     pub command: PgCommand,
     /// How far it is.
-    pub step: u8,
+    pub step: u32,
     /// Since when (true time).
     pub since_us: u64,
     /// Another command came: nobody waits for the answer.
@@ -204,6 +204,9 @@ impl Instance {
 pub fn lsn(records: usize) -> Lsn {
     Lsn(records as u64 * RECORD_BYTES)
 }
+
+/// Looks, 10 ms apart, at a server that somebody else started, before it has surely been forgotten.
+const FORGOTTEN_AFTER_STEPS: u32 = 50;
 
 impl World {
     /// The core orders something of a database.
@@ -348,6 +351,13 @@ impl World {
         let Some(instance) = self.instance(host, resource) else { return };
         let role = instance.server.as_ref().map(|server| server.role);
         if matches!(role, Some(Role::StartingStandby | Role::StartingPrimary)) {
+            // A server comes up by itself even if whoever started it has lost interest meanwhile.
+            if job.step == FORGOTTEN_AFTER_STEPS
+                && let Some(pid) = instance.server.as_ref().map(|server| server.pid)
+            {
+                let boot = self.hosts[host].boot;
+                self.soon(20_000, 200_000, What::Recovered { host, boot, resource, pid });
+            }
             return self.later(host, resource, job, 10_000, 10_000);
         }
         let data = match &instance.dir {
