@@ -206,7 +206,10 @@ impl Database {
     /// The next command for what is wanted; `None` to wait.
     pub fn next(&mut self, now: Mono, want: &DatabaseWant) -> Option<PgCommand> {
         use DatabaseState as S;
-        if self.failures.retry_at().is_some_and(|at| now < at) && !matches!(want, DatabaseWant::NoPrimary) {
+        // A pause is for what has just failed to start: a copy that runs (again) is promoted at once.
+        let runs = matches!(self.state, S::Standby { .. } | S::Primary);
+        let pausing = self.failures.retry_at().is_some_and(|at| now < at);
+        if pausing && !runs && !matches!(want, DatabaseWant::NoPrimary) {
             return None;
         }
         let (state, command) = match (&self.state, *want) {
