@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Config, NoTls};
 
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 /// The client's role.
 const APP: &str = "app";
 
@@ -104,6 +104,7 @@ impl Bench {
                 statement: Duration::from_secs(5),
                 guard: Duration::from_secs(5),
                 hand_over: Duration::from_secs(3),
+                replication_timeout: Duration::from_secs(30),
                 ..PgTiming::from_cluster(&Timing::FAST)
             },
         }

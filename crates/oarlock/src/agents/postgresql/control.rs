@@ -34,7 +34,7 @@ impl<L: Launcher> Context<L> {
     /// Reads the control file.
     pub async fn control(&self) -> Result<Control> {
         let dir = self.settings.data_dir.display().to_string();
-        let after = self.settings.timing.probe_deadline;
+        let after = self.settings.timing.tool;
         parse(&self.run_program("pg_controldata", &["-D", &dir], after).await?)
     }
 }

@@ -83,7 +83,7 @@ impl<L: Launcher> Context<L> {
         let config = format!("config_file={}", self.run_file("postgresql.conf").display());
         let data = self.settings.data_dir.display().to_string();
         let args = ["-D", &data, "-c", &config, "-C", name];
-        Ok(self.run_program("postgres", &args, self.settings.timing.probe_deadline).await?.trim().to_owned())
+        Ok(self.run_program("postgres", &args, self.settings.timing.tool).await?.trim().to_owned())
     }
 
     /// What of `floor` the administrator's files do not reach.

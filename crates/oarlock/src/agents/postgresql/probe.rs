@@ -31,24 +31,24 @@ pub(super) struct Board {
     disk: Mutex<Finding>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Finding {
-    good_at: Instant,
+    /// Start of the first probe that has had no success since.
+    since: Option<Instant>,
     problem: Option<String>,
 }
 
 impl Board {
     /// All good as of now.
     pub fn new() -> Arc<Board> {
-        let fresh = || Mutex::new(Finding { good_at: Instant::now(), problem: None });
-        Arc::new(Board { server: fresh(), door: fresh(), disk: fresh() })
+        Arc::new(Board { server: Mutex::default(), door: Mutex::default(), disk: Mutex::default() })
     }
 
     /// What is wrong, when a probe has had no success for longer than `deadline`.
     pub fn verdict(&self, deadline: Duration) -> Option<String> {
         let judge = |finding: &Mutex<Finding>, what: &str| {
             let finding = lock(finding);
-            let silent = finding.good_at.elapsed();
+            let silent = finding.since?.elapsed();
             (silent > deadline).then(|| match &finding.problem {
                 Some(problem) => format!("{what} for {} ms: {problem}", silent.as_millis()),
                 None => format!("{what} for {} ms", silent.as_millis()),
@@ -64,10 +64,13 @@ fn lock(finding: &Mutex<Finding>) -> MutexGuard<'_, Finding> {
     finding.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write_down(finding: &Mutex<Finding>, result: Result<()>) {
+/// Runs one probe and writes down how long none has had success.
+async fn judge(finding: &Mutex<Finding>, probe: impl Future<Output = Result<()>>) {
+    lock(finding).since.get_or_insert_with(Instant::now);
+    let result = probe.await;
     let mut finding = lock(finding);
     match result {
-        Ok(()) => *finding = Finding { good_at: Instant::now(), problem: None },
+        Ok(()) => *finding = Finding::default(),
         Err(error) => finding.problem = Some(error.in_words()),
     }
 }
@@ -82,8 +85,7 @@ pub(super) async fn probe<L: Launcher>(context: Shared<L>, board: Arc<Board>) {
 async fn probe_door<L: Launcher>(context: &Shared<L>, board: &Board) {
     loop {
         if context.server().phase == Phase::Up {
-            let result = Session::open(&context.settings, Commits::Local).await.map(drop);
-            write_down(&board.door, result);
+            judge(&board.door, async { Session::open(&context.settings, Commits::Local).await.map(drop) }).await;
         }
         tokio::time::sleep(context.settings.timing.probe_deadline / 2).await;
     }
@@ -93,8 +95,7 @@ async fn probe_server<L: Launcher>(context: &Shared<L>, board: &Board) {
     let mut session = None;
     loop {
         if context.server().phase == Phase::Up {
-            let result = ask(context, &mut session).await;
-            write_down(&board.server, result);
+            judge(&board.server, ask(context, &mut session)).await;
         }
         tokio::time::sleep(context.settings.timing.probe_deadline / 3).await;
     }
@@ -118,8 +119,11 @@ async fn ask<L: Launcher>(context: &Shared<L>, kept: &mut Option<Session>) -> Re
 async fn probe_disk<L: Launcher>(context: &Shared<L>, board: &Board) {
     loop {
         let settings = context.settings.clone();
-        let written = tokio::task::spawn_blocking(move || write(&settings)).await;
-        write_down(&board.disk, written.unwrap_or_else(|error| Err(PgError::other(error.to_string()))));
+        let write = async {
+            let written = tokio::task::spawn_blocking(move || write(&settings)).await;
+            written.unwrap_or_else(|error| Err(PgError::other(error.to_string())))
+        };
+        judge(&board.disk, write).await;
         tokio::time::sleep(context.settings.timing.probe_deadline / 3).await;
     }
 }

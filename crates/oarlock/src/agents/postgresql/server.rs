@@ -32,13 +32,12 @@ impl<L: Launcher> Context<L> {
     }
 
     async fn try_start(&self, start: Start, upstream: String, guard: Option<Guard>) -> Result<()> {
-        let timing = self.settings.timing;
         let name = &self.settings.name;
         self.launcher.kill_group(name).await.map_err(PgError::launch(format!("kill what is left of {name}")))?;
         self.kill_task().await?;
         let settings = self.settings.clone();
         let prepare = move || prepare::prepare_data_dir(&settings, start);
-        files::blocking("prepare the data directory", timing.probe_deadline, prepare).await?;
+        files::blocking("prepare the data directory", self.settings.timing.tool, prepare).await?;
         self.read_generated()?;
         self.prepare_run_dir()?;
         let dynamic = Dynamic::new(names::NOBODY, &upstream);

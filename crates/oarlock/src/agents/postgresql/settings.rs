@@ -92,6 +92,8 @@ pub struct PgTiming {
     pub status: Duration,
     /// A deep probe without success for this long means sick; there are three in that time.
     pub probe_deadline: Duration,
+    /// A tool or a file operation that takes moments on a disk that is not starved.
+    pub tool: Duration,
     /// One of our own statements, or one connection.
     pub statement: Duration,
     /// A guard is proven within this, or `SetGuard` fails.
@@ -118,6 +120,7 @@ impl PgTiming {
         PgTiming {
             status: Duration::from_micros(timing.heartbeat.0),
             probe_deadline,
+            tool: Duration::from_secs(30),
             statement: lease.max(Duration::from_millis(500)),
             guard: lease.max(Duration::from_millis(500)),
             // Below 2 s a starved machine would drop a healthy connection, and each new one costs a stall.

@@ -112,7 +112,7 @@ impl<L: Launcher> Context<L> {
             let same = written("pg_hba.conf")?.as_deref() == Some(&hba);
             Ok((same && written("pg_ident.conf")?.as_deref() == Some(&ident), ident))
         };
-        let (same, ident) = files::blocking("read the access files", self.settings.timing.probe_deadline, read).await?;
+        let (same, ident) = files::blocking("read the access files", self.settings.timing.tool, read).await?;
         let _one_at_a_time = self.changing.lock().await;
         if same || self.server().access_generation != generation {
             return Ok(());
