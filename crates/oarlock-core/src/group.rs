@@ -20,7 +20,7 @@ use crate::resource::postgresql::{PgCommand, PgObservation};
 use crate::resource::{Command, Observation, Order};
 use crate::rules::Rules;
 use crate::state::{GroupState, State};
-use crate::time::{Mono, Span};
+use crate::time::Mono;
 use readers::Readers;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -373,9 +373,4 @@ impl Unit {
             Unit::Service(service) => service.failures.forgive(now),
         }
     }
-}
-
-/// How long a member may keep commits waiting before the smaller set is proposed.
-fn patience(state: &State) -> Span {
-    state.config.timing.lease
 }

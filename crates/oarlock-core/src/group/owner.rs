@@ -1,6 +1,6 @@
 //! The owner's side of a group: run it, hand it over, give it up.
 
-use super::{Driver, Out, Site, Stage, Unit, patience};
+use super::{Driver, Out, Site, Stage, Unit};
 use crate::entry::Entry;
 use crate::happening::Happening;
 use crate::ids::NodeId;
@@ -11,6 +11,9 @@ use crate::machine::service::{ServiceState, ServiceWant};
 use crate::resource::{Command, Guard};
 use crate::state::GroupState;
 use crate::time::{Mono, Span};
+
+/// In leases: how long a member may be missing while the address has no link.
+const UNLINKED_PATIENCE: u64 = 5;
 
 impl Driver {
     pub(super) fn drive_as_owner(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
@@ -83,14 +86,28 @@ impl Driver {
             .is_none_or(|database| database.is_no_primary() || *database.state() == DatabaseState::HandingOver)
     }
 
+    /// Since when an address of ours has had no link.
+    fn unlinked_since(&self) -> Option<Mono> {
+        let addresses = self.units.iter().filter_map(|unit| match unit {
+            Unit::Address(address) => address.unlinked_since(),
+            _ => None,
+        });
+        addresses.min()
+    }
+
+    /// How long a member may keep commits waiting before the smaller set is proposed. Without the
+    /// address's link nobody outside is waiting, and replication may have used that link too: the
+    /// member is worth more as a successor, once it has come round by another link.
+    fn patience(&self, site: &Site<'_>) -> Span {
+        let lease = site.state.config.timing.lease;
+        if self.unlinked_since().is_some() { Span(lease.0 * UNLINKED_PATIENCE) } else { lease }
+    }
+
     /// A service that keeps failing, or an address whose link is cut, asks for another node.
     fn wish_elsewhere(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
-        // Replication may have used that link too: it is given the time to come by another one.
-        let patience = Span(site.state.config.timing.lease.0 * 3 / 2);
-        let unlinked = self.units.iter().any(|unit| {
-            matches!(unit, Unit::Address(address)
-                if address.unlinked_since().is_some_and(|since| site.now.since(since) >= patience))
-        });
+        // What is known of replication may be from before the cut.
+        let settled = Span(site.state.config.timing.lease.0 * 3 / 2);
+        let unlinked = self.unlinked_since().is_some_and(|since| site.now.since(since) >= settled);
         let exhausted = self.units.iter().any(|unit| match unit {
             Unit::Service(service) => service.failures.exhausted(),
             Unit::Address(address) => address.failures.exhausted(),
@@ -183,6 +200,7 @@ impl Driver {
 
     fn run_database(&mut self, site: &Site<'_>, group: &GroupState, guard: Guard, out: &mut Vec<Out>) {
         let candidates = self.candidates(site);
+        let patience = self.patience(site);
         let Some(index) = self.units.iter().position(|unit| matches!(unit, Unit::Database(_))) else { return };
         let Unit::Database(database) = &mut self.units[index] else { return };
         let frozen = site.state.maintenance;
@@ -210,7 +228,7 @@ impl Driver {
                 group,
                 candidates: &candidates,
                 dead: site.dead,
-                patience: patience(site.state),
+                patience,
                 own_copy,
                 rules: site.rules,
             };

@@ -69,10 +69,16 @@ impl Driver {
         let config = state.config.group(self.id)?;
         self.units.iter().zip(&config.resources).find_map(|(unit, resource)| {
             let failures = failures_of(unit);
-            // An owner restarts its database in place; `database_trouble` moves it where it can.
-            let owned = matches!(unit, Unit::Database(_)) && self.owned.is_some();
+            // An owner restarts its database in place (`database_trouble` moves it where it can), and
+            // a standby that runs is the quickest way back to service, whatever failed before.
+            let counts = match unit {
+                Unit::Database(database) => {
+                    self.owned.is_none() && !matches!(database.state(), DatabaseState::Standby { .. })
+                }
+                _ => true,
+            };
             let reason = failures.reason().unwrap_or_default();
-            (failures.exhausted() && !owned)
+            (failures.exhausted() && counts)
                 .then(|| format!("{} failed {} times: {reason}", resource.name, failures.count()))
         })
     }

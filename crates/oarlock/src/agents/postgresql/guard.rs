@@ -183,7 +183,7 @@ impl<L: Launcher> Context<L> {
     pub async fn flushed(&self, session: &Session, name: &str) -> Result<Option<Lsn>> {
         let sql = format!(
             "select flush_lsn from pg_stat_replication where lower(application_name) = lower({}) \
-             and state = 'streaming'",
+             and state = 'streaming' order by backend_start desc",
             literal(name)
         );
         let rows = session.rows(&sql, self.settings.timing.statement).await?;

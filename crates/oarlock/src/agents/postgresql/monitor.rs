@@ -49,7 +49,7 @@ const STANDBY: &str = "select 's', pg_is_in_recovery(), \
     exists (select from pg_stat_wal_receiver where status = 'streaming')";
 const PRIMARY: &str = "select 's', pg_is_in_recovery(), \
     case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end, true; \
-    select 'r', application_name, state, flush_lsn from pg_stat_replication; \
+    select 'r', application_name, state, flush_lsn, pid from pg_stat_replication order by backend_start desc, pid; \
     select 'w', pid, xact_start, '' from pg_stat_activity \
     where wait_event = 'SyncRep' and usename is distinct from 'oarlock'";
 
@@ -69,17 +69,21 @@ impl Monitor {
         let members = context.members();
         let now = Instant::now();
         let mut seen = None;
-        let mut standbys = Vec::new();
+        let mut standbys: Vec<PgStandby> = Vec::new();
         let mut waiting = BTreeMap::new();
+        let mut overtaken = Vec::new();
         for row in &rows {
             let text = |column| row.get(column).unwrap_or_default();
             match text(0) {
                 "s" => seen = Some((text(1) == "t", parse_lsn(text(2)), text(3) == "t")),
                 "r" => {
-                    if let Some(node) = names::member_named(&members, text(1), epoch) {
-                        let flushed = parse_lsn(text(3)).unwrap_or_default();
-                        standbys.push(PgStandby { node, flushed, streaming: text(2) == "streaming" });
+                    let Some(node) = names::member_named(&members, text(1), epoch) else { continue };
+                    if standbys.iter().any(|newer| newer.node == node && newer.streaming) {
+                        overtaken.push(text(4).to_owned());
+                        continue;
                     }
+                    let flushed = parse_lsn(text(3)).unwrap_or_default();
+                    standbys.push(PgStandby { node, flushed, streaming: text(2) == "streaming" });
                 }
                 _ => {
                     let commit = format!("{} {}", text(1), text(2));
@@ -93,6 +97,7 @@ impl Monitor {
         };
         standbys.sort_by_key(|standby| (standby.node, !standby.streaming));
         standbys.dedup_by_key(|standby| standby.node);
+        end(&session, &overtaken, context.settings.timing.statement).await?;
         self.waiting = waiting;
         self.session = Some(session);
         let oldest = self.waiting.values().min();
@@ -126,6 +131,18 @@ impl Monitor {
             }
         }
     }
+}
+
+/// Ends senders whose standby has come back over another link. Under the same name the oldest one
+/// is the one that commits wait for, until the server itself gives it up.
+async fn end(session: &Session, overtaken: &[String], within: Duration) -> Result<()> {
+    if overtaken.is_empty() {
+        return Ok(());
+    }
+    tracing::info!("replication came round by another link: {} old sender(s) ended", overtaken.len());
+    let sql =
+        format!("select pg_terminate_backend(pid) from pg_stat_replication where pid in ({})", overtaken.join(","));
+    session.run(&sql, within).await
 }
 
 /// What can be said of a server that never answered.

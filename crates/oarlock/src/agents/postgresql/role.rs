@@ -3,7 +3,6 @@
 use super::access::Clients;
 use super::conf::Dynamic;
 use super::context::{Context, Phase};
-use super::control::format_lsn;
 use super::error::{PgError, Result};
 use super::names;
 use super::prepare::Start;
@@ -116,20 +115,8 @@ impl<L: Launcher> Context<L> {
         let session = self.session().await?;
         // The one at shutdown, during which nobody is served, is then short.
         session.run("checkpoint", CHECKPOINT).await?;
+        self.wait_close(&session, &name).await?;
         let deadline = Instant::now() + self.settings.timing.hand_over;
-        // A standby that is not close costs nobody anything if it is found out now.
-        let position = self.insert_position(&session).await?;
-        match self.flushed(&session, &name).await? {
-            Some(flushed) if position.0.saturating_sub(flushed.0) <= CLOSE => {}
-            Some(flushed) => {
-                let behind = position.0 - flushed.0;
-                return Err(PgError::other(format!(
-                    "standby {name} is {behind} bytes behind, at {}",
-                    format_lsn(flushed)
-                )));
-            }
-            None => return Err(PgError::other(format!("standby {name} does not stream"))),
-        }
         self.server().reopen_at = None;
         self.set_clients(Clients::Closed).await?;
         let handed = self.drain(&session, &name, deadline).await;
@@ -141,6 +128,22 @@ impl<L: Launcher> Context<L> {
         }
         drop(session);
         self.stop().await
+    }
+
+    /// A standby that is not close costs nobody anything if it is found out while clients are still
+    /// served. One that has just changed to another link is given the time to come back.
+    async fn wait_close(&self, session: &Session, name: &str) -> Result<()> {
+        let deadline = Instant::now() + self.settings.timing.hand_over;
+        loop {
+            let position = self.insert_position(session).await?;
+            let behind = self.flushed(session, name).await?.map(|flushed| position.0.saturating_sub(flushed.0));
+            match behind {
+                Some(behind) if behind <= CLOSE => return Ok(()),
+                _ if Instant::now() < deadline => tokio::time::sleep(LOOK).await,
+                Some(behind) => return Err(PgError::other(format!("standby {name} is {behind} bytes behind"))),
+                None => return Err(PgError::other(format!("standby {name} does not stream"))),
+            }
+        }
     }
 
     /// Ends the clients' sessions and waits until the standby has flushed all there is.
