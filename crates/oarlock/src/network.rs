@@ -16,7 +16,7 @@ pub use announce::{ANNOUNCE_AT_MS, announce, keep_announcing};
 pub use conflict::{ConflictWatch, PROBE_WAIT, probe};
 pub use connections::{End, destroy_connections};
 pub use frames::MacAddress;
-pub use interfaces::{Interface, InterfaceAddress, Snapshot};
+pub use interfaces::{Interface, InterfaceAddress, Snapshot, same_subnet};
 pub use netlink::Netlink;
 pub use watch::{Change, Watcher};
 

@@ -18,10 +18,10 @@ use crate::config::Settings;
 use crate::control::{Call, Reply};
 use crate::sentinel::SentinelHandle;
 use crate::store::{Store, StoreEvent};
-use crate::transport::{Transport, TransportEvent};
+use crate::transport::{LinkStatus, Transport, TransportEvent};
 use envelope::Envelope;
 use events::EventLog;
-use oarlock_core::ids::ResourceId;
+use oarlock_core::ids::{NodeId, ResourceId};
 use oarlock_core::resource::Observation;
 use oarlock_core::sentinel::Notice;
 use oarlock_core::{Core, Event};
@@ -127,15 +127,11 @@ impl Node {
                 let name = self.name_of(peer);
                 let state = if up { "up" } else { "down" };
                 self.note(format!("link {link} to {name} is {state}"));
-                let working = |id: oarlock_core::ids::NodeId, address| {
-                    let links = self.transport.links(id.0);
-                    links.iter().find(|known| known.address == address).is_none_or(|known| known.up)
-                };
-                self.resources.links_changed(&self.settings, &working);
+                self.resources.links_changed(&self.settings, &self.links());
                 let node = self.settings.nodes.iter().find(|node| node.id.0 == peer);
                 let index = node.and_then(|node| node.links.iter().position(|address| *address == link));
                 if let Some(link) = index.and_then(|index| u8::try_from(index).ok()) {
-                    self.handle(Event::LinkChanged { peer: oarlock_core::ids::NodeId(peer), link, up });
+                    self.handle(Event::LinkChanged { peer: NodeId(peer), link, up });
                 }
             }
             TransportEvent::SessionUp { peer } => {
@@ -145,10 +141,15 @@ impl Node {
         }
     }
 
+    fn links(&self) -> BTreeMap<NodeId, Vec<LinkStatus>> {
+        let ids = self.settings.nodes.iter().map(|node| node.id);
+        ids.filter(|id| *id != self.core.me()).map(|id| (id, self.transport.links(id.0))).collect()
+    }
+
     fn received(&mut self, from: u8, envelope: Envelope) {
         match envelope {
             Envelope::Core(message) => {
-                self.handle(Event::Received { from: oarlock_core::ids::NodeId(from), message: *message });
+                self.handle(Event::Received { from: NodeId(from), message: *message });
             }
             Envelope::Connections { address, pairs } => self.connected.set(address, pairs),
             Envelope::Greeting { unix_ms, realtime } => {

@@ -22,10 +22,13 @@ pub const ROWS: &[Row] = &[
     row("7 both", "servers cut off from each other", |t| between_servers(t, Who::Owner, Direction::Both)),
     row("7 to standby", "the standby does not hear the owner", |t| between_servers(t, Who::Standby, Direction::In)),
     row("7 to owner", "the owner does not hear the standby", |t| between_servers(t, Who::Owner, Direction::In)),
-    row("8 other link", "the owner's link without the service address", |t| one_link(t, 2))
+    row("8 other link", "the owner's link without the service address", |t| one_link(t, 2, false))
         .with(Outage::Unnoticed)
         .stays(),
-    row("8 service link", "the owner's link with the service address", |t| one_link(t, 1))
+    row("8 service link", "the owner's link with the service address", |t| one_link(t, 1, false))
+        .with(Outage::LeasePlus(1_000.0))
+        .moves(),
+    row("8 service frames", "the same, carrier kept", |t| one_link(t, 1, true))
         .with(Outage::LeasePlus(1_000.0))
         .moves(),
     row("8b owner carrier", "all links of the owner, carrier lost", |t| isolate(t, Who::Owner, false)).moves(),
@@ -80,9 +83,9 @@ fn between_servers(trial: &mut Trial<'_>, at: Who, direction: Direction) -> Resu
     cut(trial, &host, &Cut { peer: Some(peer), direction, keep_carrier: true, ..Cut::default() })
 }
 
-fn one_link(trial: &mut Trial<'_>, link: u8) -> Result<()> {
+fn one_link(trial: &mut Trial<'_>, link: u8, keep_carrier: bool) -> Result<()> {
     let owner = trial.owner.clone();
-    cut(trial, &owner, &Cut { link: Some(link), ..Cut::default() })
+    cut(trial, &owner, &Cut { link: Some(link), keep_carrier, ..Cut::default() })
 }
 
 fn isolate(trial: &mut Trial<'_>, who: Who, keep_carrier: bool) -> Result<()> {

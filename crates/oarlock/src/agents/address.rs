@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 /// The sentinel answers a change of address after two netlink calls.
@@ -70,11 +70,13 @@ pub struct AddressAgent {
     group: String,
     sentinel: SentinelHandle,
     connected: Connected,
+    /// Whether any node is heard over the address's link; a carrier alone does not tell.
+    reaches: watch::Receiver<bool>,
     events: mpsc::Sender<AddressEvent>,
     raised: Option<Interface>,
     /// Announcing, tickling, watching for others: ends when the address is lowered.
     work: JoinSet<()>,
-    carrier: Option<bool>,
+    linked: Option<bool>,
     listed: Vec<Pair>,
 }
 
@@ -85,6 +87,7 @@ impl AddressAgent {
         group: String,
         sentinel: SentinelHandle,
         connected: Connected,
+        reaches: watch::Receiver<bool>,
         events: mpsc::Sender<AddressEvent>,
     ) -> AddressAgent {
         AddressAgent {
@@ -92,10 +95,11 @@ impl AddressAgent {
             group,
             sentinel,
             connected,
+            reaches,
             events,
             raised: None,
             work: JoinSet::new(),
-            carrier: None,
+            linked: None,
             listed: Vec::new(),
         }
     }
@@ -118,6 +122,7 @@ impl AddressAgent {
                     None => return,
                 },
                 changes = changes(watcher.as_ref().ok()) => self.network_changed(&changes).await,
+                Ok(()) = self.reaches.changed() => self.network_changed(&[]).await,
                 _ = list.tick(), if self.raised.is_some() => self.list().await,
             }
         }
@@ -242,9 +247,10 @@ impl AddressAgent {
 
     async fn look_at_link(&mut self) {
         let Ok(snapshot) = Snapshot::take().await else { return };
-        let up = self.find(&snapshot).is_ok_and(|interface| interface.up && interface.carrier);
-        if self.carrier != Some(up) {
-            self.carrier = Some(up);
+        let carrier = self.find(&snapshot).is_ok_and(|interface| interface.up && interface.carrier);
+        let up = carrier && *self.reaches.borrow_and_update();
+        if self.linked != Some(up) {
+            self.linked = Some(up);
             self.tell(AddressObservation::Link { up }).await;
         }
         if self.raised.is_some() && !snapshot.holds(self.settings.address) {
@@ -256,9 +262,9 @@ impl AddressAgent {
     }
 
     async fn network_changed(&mut self, changes: &[Change]) {
-        let before = self.carrier;
+        let before = self.linked;
         self.look_at_link().await;
-        let back = before == Some(false) && self.carrier == Some(true);
+        let back = before == Some(false) && self.linked == Some(true);
         let own = |change: &Change| matches!(change, Change::Address(address) if address.ip == self.settings.address);
         if back
             && !changes.iter().any(own)

@@ -157,7 +157,9 @@ impl Snapshot {
     }
 }
 
-fn same_subnet(a: IpAddr, b: IpAddr, prefix_bits: u8) -> bool {
+/// Whether two addresses are in one network whose prefix has this many bits.
+#[must_use]
+pub fn same_subnet(a: IpAddr, b: IpAddr, prefix_bits: u8) -> bool {
     let (a, b, width) = match (a, b) {
         (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()), u128::from(b.to_bits()), 32_u32),
         (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128),

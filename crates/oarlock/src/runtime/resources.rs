@@ -12,16 +12,18 @@ use crate::agents::service::{ServiceAgent, ServiceHandle, ServiceSettings};
 use crate::agents::user::SystemUser;
 use crate::causes::with_causes;
 use crate::config::{self, PostgresqlSettings, Profile, ResourceKind, Settings};
+use crate::network::same_subnet;
 use crate::profiles::oar::{self, Oar};
 use crate::secrets::ClusterSecrets;
 use crate::sentinel::SentinelHandle;
+use crate::transport::LinkStatus;
 use oarlock_core::ids::{NodeId, ResourceId};
 use oarlock_core::resource::{AddressCommand, Command, Observation, Order};
 use oarlock_core::sentinel::Exit;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Reports that wait for the loop.
 const WAITING: usize = 256;
@@ -45,7 +47,7 @@ pub struct Surroundings {
 }
 
 enum Agent {
-    Address(mpsc::Sender<AddressCommand>),
+    Address { commands: mpsc::Sender<AddressCommand>, settings: config::AddressSettings, reaches: watch::Sender<bool> },
     Postgresql(PgHandle),
     Service(ServiceHandle),
 }
@@ -70,9 +72,7 @@ impl Resources {
             let name = format!("{group}-{}", resource.name);
             let launcher = SentinelLauncher::new(around.sentinel.clone(), group.to_owned());
             let agent = match &resource.kind {
-                ResourceKind::Address(address) => {
-                    Agent::Address(start_address(id, address.clone(), group.to_owned(), around))
-                }
+                ResourceKind::Address(address) => start_address(id, address.clone(), group.to_owned(), around),
                 ResourceKind::Postgresql(database) => {
                     let pg = postgresql_settings(&name, database, settings, id, around).await?;
                     resources.names.insert(pg.task_name(), id);
@@ -96,7 +96,7 @@ impl Resources {
     /// Hands an order of the core to its agent.
     pub fn drive(&self, order: Order) {
         let taken = match (self.agents.get(&order.resource), order.command) {
-            (Some(Agent::Address(agent)), Command::Address(command)) => agent.try_send(command).is_ok(),
+            (Some(Agent::Address { commands, .. }), Command::Address(command)) => commands.try_send(command).is_ok(),
             (Some(Agent::Postgresql(agent)), Command::Postgresql(command)) => {
                 agent.send(command);
                 true
@@ -130,8 +130,22 @@ impl Resources {
         }
     }
 
-    /// The links to a node changed: its working ones are tried first from now on.
-    pub fn links_changed(&self, settings: &Settings, up: &dyn Fn(NodeId, IpAddr) -> bool) {
+    /// The links to the other nodes changed: replication tries working ones first from now on, and
+    /// an address whose link reaches nobody, while another link does, is better off elsewhere.
+    pub fn links_changed(&self, settings: &Settings, links: &BTreeMap<NodeId, Vec<LinkStatus>>) {
+        let up = |node: NodeId, address: IpAddr| {
+            let mut known = links.get(&node).into_iter().flatten();
+            known.find(|link| link.address == address).is_none_or(|link| link.up)
+        };
+        for agent in self.agents.values() {
+            let Agent::Address { settings, reaches, .. } = agent else { continue };
+            let all = links.values().flatten();
+            let (ours, others): (Vec<_>, Vec<_>) =
+                all.partition(|link| same_subnet(link.local, settings.address, settings.prefix));
+            let any_up = |links: &[&LinkStatus]| links.iter().any(|link| link.up);
+            let cut_off = !ours.is_empty() && !any_up(&ours) && any_up(&others);
+            reaches.send_replace(!cut_off);
+        }
         for (id, agent) in &self.agents {
             let Agent::Postgresql(agent) = agent else { continue };
             let Some(ResourceKind::Postgresql(database)) = settings.resource(*id).map(|resource| &resource.kind) else {
@@ -153,15 +167,13 @@ impl Resources {
     }
 }
 
-fn start_address(
-    id: ResourceId,
-    settings: config::AddressSettings,
-    group: String,
-    around: &Surroundings,
-) -> mpsc::Sender<AddressCommand> {
+fn start_address(id: ResourceId, settings: config::AddressSettings, group: String, around: &Surroundings) -> Agent {
     let (commands, orders) = mpsc::channel(8);
+    let (reaches, reached) = watch::channel(true);
     let (events, mut queue) = mpsc::channel(WAITING);
-    let agent = AddressAgent::new(settings, group, around.sentinel.clone(), around.connected.clone(), events);
+    let kept = settings.clone();
+    let (sentinel, connected) = (around.sentinel.clone(), around.connected.clone());
+    let agent = AddressAgent::new(settings, group, sentinel, connected, reached, events);
     tokio::spawn(agent.serve(orders));
     let inner = around.inner.clone();
     tokio::spawn(async move {
@@ -176,7 +188,7 @@ fn start_address(
             }
         }
     });
-    commands
+    Agent::Address { commands, settings: kept, reaches }
 }
 
 fn forward<T: Send + 'static>(
