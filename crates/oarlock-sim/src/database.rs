@@ -566,8 +566,11 @@ impl World {
         if server.frozen_us.is_some() || unlucky {
             return self.fail(host, resource, "it does not answer");
         }
-        server.open = true;
-        self.check_open(host, resource);
+        // A standby's readers are no concern of the primary's.
+        if server.role == Role::Primary {
+            server.open = true;
+            self.check_open(host, resource);
+        }
         self.answer(host, resource, PgObservation::Opened);
     }
 

@@ -8,7 +8,7 @@ use super::{Driver, Out, Site, Unit};
 use crate::config::Timing;
 use crate::ids::NodeId;
 use crate::machine::address::AddressState;
-use crate::machine::database::DatabaseState;
+use crate::machine::database::Database;
 use crate::resource::{Command, Guard};
 use crate::state::GroupState;
 use crate::time::Mono;
@@ -43,9 +43,10 @@ impl Driver {
         }
         let standby = group.in_sync.keys().find(|node| Some(**node) != owner && site.state.is_alive(**node));
         let here = standby.copied().or(owner) == Some(site.me) && site.lease_live && !site.state.maintenance;
-        let serves = self
-            .database()
-            .is_none_or(|database| database.is_open() || matches!(database.state(), DatabaseState::Standby { .. }));
+        let serves = self.database().is_none_or(Database::serves_readers);
+        if here {
+            self.let_readers_in(site, out);
+        }
         let clear = here && self.nobody_else_reads(site);
         self.readers.clear_since = if clear { self.readers.clear_since.or(Some(site.now)) } else { None };
         let due = self.readers.due_at(&site.state.config.timing).is_some_and(|at| site.now >= at);
@@ -60,6 +61,16 @@ impl Driver {
             let command = address.next(site.now, up.then_some(guard));
             self.order(index, command.map(Command::Address), out);
         }
+    }
+
+    fn let_readers_in(&mut self, site: &Site<'_>, out: &mut Vec<Out>) {
+        if !self.units.iter().any(|unit| matches!(unit, Unit::Reader(_))) {
+            return;
+        }
+        let Some(index) = self.units.iter().position(|unit| matches!(unit, Unit::Database(_))) else { return };
+        let Unit::Database(database) = &mut self.units[index] else { return };
+        let command = database.let_readers_in(site.now);
+        self.order(index, command.map(Command::Postgresql), out);
     }
 
     fn nobody_else_reads(&self, site: &Site<'_>) -> bool {

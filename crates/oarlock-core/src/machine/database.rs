@@ -96,11 +96,26 @@ pub struct Database {
     /// The hand-over that was tried did not work.
     hand_over_failed: bool,
     streamed_at: Option<Mono>,
+    readers: Readers,
     /// Who waits for whom, while it is a primary.
     pub guarding: Guarding,
     /// Failures on this node.
     pub failures: Failures,
 }
+
+/// Clients on a standby, which may only read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readers {
+    /// Not let in; not tried again before this.
+    Out { until: Mono },
+    /// The order is under way.
+    Coming,
+    /// Let in.
+    In,
+}
+
+/// Pause after readers could not be let in.
+const READERS_RETRY: Span = Span::from_ms(1000);
 
 /// A standby that has not streamed for this long, though its upstream serves, needs another copy.
 const STUCK_AFTER: Span = Span::from_ms(15_000);
@@ -116,6 +131,7 @@ impl Default for Database {
             rewind_failed: false,
             hand_over_failed: false,
             streamed_at: None,
+            readers: Readers::Out { until: Mono(0) },
             guarding: Guarding::default(),
             failures: Failures::default(),
         }
@@ -160,6 +176,24 @@ impl Database {
         self.state == DatabaseState::Primary && self.guarding.is_open()
     }
 
+    /// Whether it lets readers in: as a standby, or as the primary.
+    pub fn serves_readers(&self) -> bool {
+        match self.state {
+            DatabaseState::Standby { .. } => self.readers == Readers::In,
+            _ => self.is_open(),
+        }
+    }
+
+    /// A standby that readers are sent to lets them in.
+    pub fn let_readers_in(&mut self, now: Mono) -> Option<PgCommand> {
+        let due = matches!(self.readers, Readers::Out { until } if now >= until);
+        let due = due && matches!(self.state, DatabaseState::Standby { .. });
+        due.then(|| {
+            self.readers = Readers::Coming;
+            PgCommand::Open
+        })
+    }
+
     /// The directory was looked at.
     pub fn is_inspected(&self) -> bool {
         !matches!(self.state, DatabaseState::Unknown | DatabaseState::Working | DatabaseState::Ended)
@@ -200,6 +234,7 @@ impl Database {
         self.state = DatabaseState::Unknown;
         self.status = None;
         self.streamed_at = None;
+        self.readers = Readers::Out { until: Mono(0) };
         self.guarding = Guarding::default();
     }
 
@@ -226,6 +261,7 @@ impl Database {
             (_, DatabaseWant::NoPrimary | DatabaseWant::Keep | DatabaseWant::HandOver { .. }) => return None,
         };
         self.state = state;
+        self.readers = Readers::Out { until: now };
         Some(command)
     }
 
@@ -293,6 +329,7 @@ impl Database {
         match (what, &self.state) {
             (PgObservation::Inspected(data), S::Working) => self.inspected(now, data),
             (PgObservation::Started, S::StartingStandby) => {
+                self.readers = Readers::Out { until: now };
                 self.state = S::Standby { follows: self.following };
                 self.streamed_at = Some(now);
             }
@@ -303,6 +340,7 @@ impl Database {
             }
             (PgObservation::GuardSet { position }, S::Primary) => self.guarding.was_set(*position),
             (PgObservation::Opened, S::Primary) => self.guarding.was_opened(),
+            (PgObservation::Opened, S::Standby { .. }) => self.readers = Readers::In,
             (PgObservation::Stopped, _) => self.ended(),
             (PgObservation::Status(status), S::Standby { .. } | S::Primary) => self.reported(now, status),
             (PgObservation::Exited { reason }, _) => self.failed(now, reason),
@@ -370,6 +408,7 @@ impl Database {
                 self.guarding.forget_guard();
             }
             DatabaseState::Primary => self.guarding.failed(now),
+            DatabaseState::Standby { .. } => self.readers = Readers::Out { until: now + READERS_RETRY },
             // Working on a stopped copy: only a rewind leaves something to try before a new look.
             DatabaseState::Working => {
                 self.rewind_failed = true;

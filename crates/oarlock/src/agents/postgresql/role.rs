@@ -16,6 +16,10 @@ use std::time::{Duration, Instant};
 /// The postmaster looks for the trigger file on this signal (versions 12 to 17 and on).
 const SIGUSR1: i32 = 10;
 
+/// Ends the sessions of a standby's readers.
+const END_READERS: &str = "select pg_terminate_backend(pid) from pg_stat_activity \
+    where backend_type = 'client backend' and usename is distinct from 'oarlock'";
+
 /// Between two looks at a recovery that is about to end.
 const LOOK: Duration = Duration::from_millis(3);
 
@@ -96,6 +100,13 @@ impl<L: Launcher> Context<L> {
         }
         self.server().running = Running::Primary;
         self.kept().session = Some(session);
+        // Readers of the standby: what a primary shows is decided anew. What they wrote in these
+        // milliseconds waits for a name that nobody bears.
+        let readers = self.server().clients == Clients::Open;
+        if readers {
+            self.set_clients(Clients::Closed).await?;
+            self.session().await?.run(END_READERS, after).await?;
+        }
         tracing::info!(resource = name, ms = start.elapsed().as_millis() as u64, "promoted");
         Ok(())
     }

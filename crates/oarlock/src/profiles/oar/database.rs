@@ -13,6 +13,8 @@ use tokio_postgres::{Client, Config, NoTls};
 const DEADLINE: Duration = Duration::from_secs(3);
 /// More stuck jobs than any server had at work.
 const MAX_JOBS: i64 = 1000;
+/// More running jobs than are asked after.
+const MAX_RUNNING: i64 = 20_000;
 
 /// Why the database did not answer.
 #[derive(Debug, Error)]
@@ -110,6 +112,13 @@ impl Database {
             })
         };
         rows.iter().map(read).collect::<Result<_, _>>().map_err(|error| failed(&error))
+    }
+
+    /// Jobs that run, or have ended without the server having heard of it.
+    pub async fn running_jobs(&self) -> Result<Vec<JobId>, DatabaseError> {
+        let query = "SELECT job_id::int8 FROM jobs WHERE state = 'Running' ORDER BY job_id LIMIT $1";
+        let rows = within(self.client.query(query, &[&MAX_RUNNING])).await?;
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(|error| failed(&error))
     }
 
     /// What else is known of a job.

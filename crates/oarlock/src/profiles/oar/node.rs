@@ -1,4 +1,4 @@
-//! Asking compute nodes which jobs run there, over OAR's own ssh.
+//! Asking compute nodes which jobs run there, and waking those that wait to report, over OAR's own ssh.
 
 use super::decide::{JobId, Oarexec};
 use crate::agents::service::run;
@@ -18,6 +18,13 @@ const AT_ONCE: usize = 16;
 const QUESTION: &str = "for f in $(grep -lszx '[O]AREXEC' /proc/[0-9]*/cmdline); do tr '\\0' ' ' < $f; echo; done; \
     echo up $(cut -d. -f1 /proc/uptime); echo complete";
 
+/// As above. An `oarexec` whose job has ended reports that once; when that was heard by a server that
+/// died before it wrote it down, it sleeps for up to fifteen minutes before it does so again. Any
+/// signal that it has a handler for ends the sleep, and its handler of this one does nothing else
+/// that matters (oarexec of 2.5).
+const WAKE: &str = "for f in $(grep -lszx '[O]AREXEC' /proc/[0-9]*/cmdline); do p=${f#/proc/}; \
+    kill -CONT ${p%/cmdline}; done; echo complete";
+
 /// What a node said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
@@ -32,15 +39,33 @@ pub(super) type Answers = BTreeMap<String, Result<Answer, String>>;
 
 /// Asks all `nodes`, several at once.
 pub(super) async fn ask(nodes: BTreeSet<String>, ssh: &[String], user: &SystemUser) -> Answers {
-    let (mut waiting, mut asked, mut answers) = (nodes.into_iter(), JoinSet::new(), Answers::new());
+    let answers = on_all(nodes, QUESTION, ssh, user).await.into_iter();
+    let read = |output: String| parse(&output).ok_or_else(|| "its answer makes no sense".to_owned());
+    answers.map(|(node, output)| (node, output.and_then(read))).collect()
+}
+
+/// Has every job on `nodes` that has ended report that again; why it could not, per node.
+pub(super) async fn wake(nodes: BTreeSet<String>, ssh: &[String], user: &SystemUser) -> BTreeMap<String, String> {
+    let answers = on_all(nodes, WAKE, ssh, user).await.into_iter();
+    answers.filter_map(|(node, output)| Some((node, output.err()?))).collect()
+}
+
+/// Runs `script` on all `nodes`; what each wrote.
+async fn on_all(
+    nodes: BTreeSet<String>,
+    script: &'static str,
+    ssh: &[String],
+    user: &SystemUser,
+) -> BTreeMap<String, Result<String, String>> {
+    let (mut waiting, mut asked, mut answers) = (nodes.into_iter(), JoinSet::new(), BTreeMap::new());
     loop {
         while asked.len() < AT_ONCE
             && let Some(node) = waiting.next()
         {
-            let (argv, user) = (command(ssh, &node), user.clone());
+            let (argv, user) = (command(ssh, &node, script), user.clone());
             asked.spawn(async move {
                 let answer = match &argv {
-                    Some(argv) => ask_one(argv, &user).await,
+                    Some(argv) => on_one(argv, &user).await,
                     None => Err("its name cannot be given to ssh".to_owned()),
                 };
                 (node, answer)
@@ -67,22 +92,24 @@ pub(super) fn oarexec(answers: &Answers, node: &str, job: JobId, launching_s: Op
     }
 }
 
-async fn ask_one(argv: &[String], user: &SystemUser) -> Result<Answer, String> {
+async fn on_one(argv: &[String], user: &SystemUser) -> Result<String, String> {
     let outcome = run(argv, user, &[], DEADLINE).await?;
     // The exit code is not looked at: what counts is that the answer is complete.
-    parse(&outcome.output).ok_or_else(|| match outcome.check("ssh") {
-        Err(reason) => reason,
-        Ok(()) => "its answer makes no sense".to_owned(),
-    })
+    let last = outcome.output.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    if last == Some("complete") {
+        return Ok(outcome.output);
+    }
+    outcome.check("ssh")?;
+    Err("its answer is not complete".to_owned())
 }
 
 /// `None` for a node name that ssh would take for something else.
-fn command(ssh: &[String], node: &str) -> Option<Vec<String>> {
+fn command(ssh: &[String], node: &str, script: &str) -> Option<Vec<String>> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
     if node.is_empty() || node.starts_with('-') || !node.bytes().all(good) || ssh.is_empty() {
         return None;
     }
-    let options = ["-x", "-T", "-oBatchMode=yes", "-oConnectTimeout=5", node, QUESTION];
+    let options = ["-x", "-T", "-oBatchMode=yes", "-oConnectTimeout=5", node, script];
     Some(ssh.iter().cloned().chain(options.map(str::to_owned)).collect())
 }
 
@@ -100,6 +127,7 @@ fn parse(output: &str) -> Option<Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncBufReadExt;
 
     #[test]
     fn an_answer_is_read() {
@@ -127,11 +155,11 @@ mod tests {
     #[test]
     fn a_node_name_cannot_become_an_option() {
         let ssh = ["ssh".to_owned()];
-        assert_eq!(command(&ssh, "node1").unwrap()[5], "node1");
+        assert_eq!(command(&ssh, "node1", QUESTION).unwrap()[5], "node1");
         for bad in ["-oProxyCommand=x", "", "a b", "a;b", "$(x)"] {
-            assert_eq!(command(&ssh, bad), None, "{bad}");
+            assert_eq!(command(&ssh, bad, QUESTION), None, "{bad}");
         }
-        assert_eq!(command(&[], "node1"), None);
+        assert_eq!(command(&[], "node1", QUESTION), None);
     }
 
     /// The question itself, asked of a shell on this machine in place of a node.
@@ -145,11 +173,40 @@ mod tests {
             .spawn()
             .unwrap();
         let shell = ["sh", "-c", QUESTION].map(str::to_owned);
-        let answer = ask_one(&shell, &user).await.unwrap();
+        let asked = || async { parse(&on_one(&shell, &user).await.unwrap()).unwrap() };
+        let answer = asked().await;
         assert!(answer.jobs.contains(&98765), "{answer:?}");
         assert!(answer.up_s > 0);
         first.kill().await.unwrap();
-        assert!(!ask_one(&shell, &user).await.unwrap().jobs.contains(&98765));
+        assert!(!asked().await.jobs.contains(&98765));
+    }
+
+    /// Perl's own sleep, as oarexec's, is ended by it.
+    #[tokio::test]
+    async fn one_that_waits_to_report_is_woken() {
+        let user = SystemUser::lookup("root").await.unwrap();
+        let script = "$SIG{CONT} = sub {}; $| = 1; print qq(asleep\\n); sleep(900); print qq(awake\\n)";
+        let mut first = tokio::process::Command::new("perl")
+            .args(["-e", script, "98766", "OAREXEC"])
+            .stdout(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = tokio::io::BufReader::new(first.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("asleep"));
+        let shell = ["sh", "-c", WAKE].map(str::to_owned);
+        // Between the word and the sleep a signal is lost: it is sent until it is heard.
+        let woken = async {
+            loop {
+                on_one(&shell, &user).await.unwrap();
+                let heard = tokio::time::timeout(Duration::from_millis(100), lines.next_line()).await;
+                if let Ok(line) = heard {
+                    return line.unwrap();
+                }
+            }
+        };
+        let line = tokio::time::timeout(Duration::from_secs(20), woken).await.unwrap();
+        assert_eq!(line.as_deref(), Some("awake"));
     }
 
     #[tokio::test]

@@ -41,7 +41,9 @@ struct Round {
 /// Ends when nothing is left to do, at the latest after ten minutes.
 pub(super) async fn after_start(conf_file: &Path, main: Option<u32>, notes: &mpsc::UnboundedSender<String>) {
     match Repair::prepare(conf_file, main, notes).await {
-        Ok(repair) => repair.work().await,
+        Ok(repair) => {
+            tokio::join!(repair.hear_the_ended(), repair.work());
+        }
         Err(reason) => note(notes, format!("jobs of the run before were not looked at: {reason}")),
     }
 }
@@ -84,6 +86,28 @@ impl<'a> Repair<'a> {
         for text in waiting.into_values() {
             note(self.notes, text);
         }
+    }
+
+    /// A job that ended while nobody listened, or told a server that died of it, tells again now.
+    async fn hear_the_ended(&self) {
+        let hosts = match self.hosts_of_running().await {
+            Ok(hosts) => hosts,
+            Err(reason) => return tracing::warn!(reason, "jobs that ended meanwhile report late"),
+        };
+        for (node, reason) in node::wake(hosts, &self.conf.ssh_command(), &self.user).await {
+            tracing::warn!(node, reason, "jobs that ended there meanwhile report late");
+        }
+    }
+
+    async fn hosts_of_running(&self) -> Result<BTreeSet<String>, String> {
+        let access = self.conf.database().map_err(|error| with_causes(&error))?;
+        let database = Database::open(&access).await.map_err(|error| with_causes(&error))?;
+        let mut hosts = BTreeSet::new();
+        for job in database.running_jobs().await.map_err(|error| with_causes(&error))? {
+            let place = database.place(job).await.map_err(|error| with_causes(&error))?;
+            hosts.extend(self.host(place));
+        }
+        Ok(hosts)
     }
 
     async fn round(&self, told: &mut BTreeSet<JobId>) -> Result<Round, String> {
