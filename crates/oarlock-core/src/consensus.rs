@@ -13,7 +13,7 @@ use crate::ids::NodeId;
 use crate::state::State;
 use crate::time::{Mono, Span};
 use raft::eraftpb::MessageType;
-use raft::{RawNode, StateRole};
+use raft::{RawNode, SnapshotStatus, StateRole};
 use std::collections::{BTreeSet, VecDeque};
 use store::Store;
 
@@ -233,7 +233,12 @@ impl Consensus {
 
     fn one_ready(&mut self, output: &mut Output) -> Result<(), ConsensusError> {
         let mut ready = self.node.ready();
+        let sent = output.send.len();
         output.send.extend(frames(ready.take_messages()));
+        // A frame may be lost and nobody tells: taken for arrived, the probe that follows finds out.
+        // The library would wait for ever for the answer to a snapshot that never came.
+        let snapshots_to: Vec<NodeId> =
+            output.send[sent..].iter().filter(|(_, frame)| frame.is_snapshot()).map(|(to, _)| *to).collect();
         let must_save = ready.must_sync();
         let snapshot = !ready.snapshot().is_empty();
         if snapshot {
@@ -262,6 +267,9 @@ impl Consensus {
             self.node.on_persist_ready(number);
         }
         self.count_applied();
+        for to in snapshots_to {
+            self.node.report_snapshot(u64::from(to.0), SnapshotStatus::Finish);
+        }
         Ok(())
     }
 

@@ -111,6 +111,11 @@ impl Frame {
         })
     }
 
+    /// Whether it carries a whole state.
+    pub(super) fn is_snapshot(&self) -> bool {
+        self.snapshot.is_some()
+    }
+
     /// `from` is who sealed it: a frame cannot speak for another node.
     pub(super) fn into_message(self, from: NodeId) -> Option<eraftpb::Message> {
         let mut message = eraftpb::Message::default();
