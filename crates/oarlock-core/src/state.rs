@@ -214,9 +214,11 @@ impl State {
         }
         // Inherited: an owner that let go before it had waited leaves the waiting to the next.
         group.must_wait |= group.owner.is_some();
+        // A planned move has ended, here or elsewhere: handed over again at once to a node that
+        // cannot have it, the group would never come to rest.
+        group.wanted = group.wanted.filter(|wanted| group.owner.is_some() && *wanted != moved.to);
         group.last_owner = Some(moved.to);
         group.owner = Some(Owner { node: moved.to, incarnation: moved.incarnation });
-        group.wanted = group.wanted.filter(|wanted| *wanted != moved.to);
         group.epoch += 1;
         group.version += 1;
         Applied
