@@ -114,11 +114,15 @@ pub fn place(
     if config.data_resource(id).is_some() && group.in_sync.is_empty() {
         return first_place(know, id, config, &fit, reasons);
     }
+    // Whoever asked for a node knows what failed there; it may be repaired.
+    if let Some(wanted) = group.wanted.filter(|wanted| fit.contains(wanted)) {
+        return Ok(wanted);
+    }
     // Where it keeps failing it is tried only when there is no other place.
     let sound = |node: &NodeId| report(know, *node, id).is_some_and(|report| report.worn.is_none());
     let better: Vec<NodeId> = fit.iter().copied().filter(sound).collect();
     let fit = if better.is_empty() { fit } else { better };
-    let chosen = [group.wanted, group.last_owner].into_iter().flatten().find(|node| fit.contains(node));
+    let chosen = group.last_owner.filter(|last| fit.contains(last));
     chosen.or(fit.first().copied()).ok_or_else(|| reasons.join("; "))
 }
 

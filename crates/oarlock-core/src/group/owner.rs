@@ -109,8 +109,15 @@ impl Driver {
         let settled = Span(site.state.config.timing.lease.0 * 3 / 2);
         let unlinked = self.unlinked_since().is_some_and(|since| site.now.since(since) >= settled);
         let exhausted = self.units.iter().any(|unit| match unit {
-            Unit::Service(service) => service.failures.exhausted(),
-            Unit::Address(address) => address.failures.exhausted(),
+            // What runs again after it was repaired is no reason to leave.
+            Unit::Service(service) => {
+                let runs = matches!(service.state(), ServiceState::Running | ServiceState::Starting);
+                service.failures.exhausted() && !runs
+            }
+            Unit::Address(address) => {
+                let runs = matches!(address.state(), AddressState::Up | AddressState::Raising);
+                address.failures.exhausted() && !runs
+            }
             _ => false,
         });
         if !unlinked && !exhausted {

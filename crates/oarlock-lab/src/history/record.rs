@@ -96,7 +96,9 @@ pub enum IdleEvent {
     Lost,
     /// At the end: it still answers.
     Alive,
-    /// At the end: it looks open, and does not answer within the statement's deadline.
+    /// At the end: it looked open, and was found broken as soon as it was used.
+    Late,
+    /// At the end: it looks open, and does not answer.
     Hung,
 }
 

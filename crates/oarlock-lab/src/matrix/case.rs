@@ -4,7 +4,7 @@ use super::Row;
 use super::bed::Bed;
 use super::trial::{Traces, Trial};
 use super::verdict::{NOISE_MS, Ownership, outages, wrong};
-use crate::history::{Gap, Stamp};
+use crate::history::{Gap, IdleEvent, Stamp};
 use crate::plot::{View, draw};
 use crate::results::Run;
 use anyhow::{Context, Result};
@@ -103,6 +103,8 @@ fn judge(
     run: &mut Run,
 ) -> Result<()> {
     trial.failures.extend(wrong(traces));
+    let late = traces.users.idle.iter().filter(|i| i.event == IdleEvent::Late).count();
+    trial.demand(late == 0 || row.forgets, || format!("{late} idle connections broke and were not told"));
     run.lost = traces.lost;
     let (before, after): (Vec<_>, Vec<_>) =
         trial.marks.iter().cloned().partition(|m| whole_at.is_none_or(|w| m.at.mono_us <= w.mono_us));

@@ -43,6 +43,8 @@ pub struct Row {
     pub outage: Outage,
     /// What is demanded of the ownership.
     pub ownership: Ownership,
+    /// Nobody is left who knows the users' connections: they break when they are used.
+    pub forgets: bool,
     /// The fault. It returns when it has been done and undone; healing is awaited afterwards.
     pub fault: fn(&mut Trial<'_>) -> Result<()>,
 }
@@ -51,7 +53,7 @@ impl Row {
     /// A case of which nothing is demanded but what all must show; the rest is set from here.
     pub const fn new(id: &'static str, title: &'static str, fault: fn(&mut Trial<'_>) -> Result<()>) -> Row {
         let (outage, ownership) = (Outage::Any, Ownership::Any);
-        Row { id, title, heal_s: 60, users_at: bed::FRONTEND, outage, ownership, fault }
+        Row { id, title, heal_s: 60, users_at: bed::FRONTEND, outage, ownership, forgets: false, fault }
     }
 
     /// With another time for healing, seconds.
@@ -67,6 +69,11 @@ impl Row {
     /// With the users' client in another host.
     const fn users_at(self, users_at: &'static str) -> Row {
         Row { users_at, ..self }
+    }
+
+    /// With every node off that could tell the users of their broken connections.
+    const fn forgets(self) -> Row {
+        Row { forgets: true, ..self }
     }
 
     /// The group moves.

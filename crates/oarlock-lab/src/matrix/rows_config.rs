@@ -10,7 +10,7 @@ const COMMAND: Duration = Duration::from_secs(15);
 /// Exit code of a refused configuration.
 const USAGE: i32 = 2;
 
-/// Three mistakes that nothing can excuse, and what each must be named by.
+/// Three mistakes that nothing can excuse.
 const BAD: &str = r#"
 [cluster]
 name = "lab"
@@ -21,7 +21,8 @@ name = "server1"
 links = ["10.77.1.299"]
 key = "short"
 "#;
-const NAMED: [&str; 3] = ["hasty", "10.77.1.299", "short"];
+/// A key is not repeated: it may be the private one.
+const NAMED: [&str; 3] = ["hasty", "10.77.1.299", "is not a public key"];
 
 /// The cases of this file.
 pub const ROWS: &[Row] =

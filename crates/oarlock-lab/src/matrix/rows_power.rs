@@ -30,12 +30,17 @@ pub const ROWS: &[Row] = &[
         .with(Outage::LeasePlus(300.0))
         .stays(),
     Row::new("15 owner first", "all servers off at once, the owner on first", |t| all_off(t, Order::OwnerFirst))
-        .heals_in(120),
+        .heals_in(120)
+        .forgets(),
     Row::new("15 standby first", "all servers off at once, the standby on first", |t| all_off(t, Order::StandbyFirst))
-        .heals_in(120),
-    Row::new("15 together", "all servers off at once, on at once", |t| all_off(t, Order::Together)).heals_in(120),
+        .heals_in(120)
+        .forgets(),
+    Row::new("15 together", "all servers off at once, on at once", |t| all_off(t, Order::Together))
+        .heals_in(120)
+        .forgets(),
     Row::new("15 with witness", "all servers and the witness off at once, on at once", everything_off)
         .heals_in(120)
+        .forgets()
         .users_at(NODE),
 ];
 

@@ -291,6 +291,10 @@ async fn changes(watcher: Option<&Watcher>) -> Vec<Change> {
 async fn defend(interface: Interface, ip: IpAddr, events: mpsc::Sender<AddressEvent>) {
     let Ok(watch) = ConflictWatch::open(&interface) else { return };
     while let Ok((address, mac)) = watch.next(|claimed| claimed == ip).await {
+        // What was claimed while this machine stood still may rightly be somebody else's by now.
+        if !Snapshot::take().await.is_ok_and(|snapshot| snapshot.holds(ip)) {
+            return;
+        }
         let text = format!("address conflict: {mac} claims {address}");
         let _ = events.send(AddressEvent::Note(text)).await;
         let _ = announce(&interface, ip);

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::NetworkError;
 use super::frames;
-use super::interfaces::Interface;
+use super::interfaces::{Interface, Snapshot};
 use super::packet::PacketSocket;
 
 /// When announcements are repeated, in milliseconds after the first. One lost frame must not leave
@@ -27,7 +27,8 @@ pub fn announce(interface: &Interface, ip: IpAddr) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// Announces an address at all times of [`ANNOUNCE_AT_MS`]. Drop it when the address goes away.
+/// Announces an address at all times of [`ANNOUNCE_AT_MS`], as long as it is here. Drop it when the
+/// address goes away.
 /// A failure in between (the link was down for a moment) does not end it; the last one is told.
 ///
 /// # Errors
@@ -37,6 +38,10 @@ pub async fn keep_announcing(interface: Interface, ip: IpAddr) -> Result<(), Net
     let mut last = Ok(());
     for at_ms in ANNOUNCE_AT_MS {
         tokio::time::sleep_until(start + Duration::from_millis(at_ms)).await;
+        // After a pause of this machine the address may be gone, and somebody else's.
+        if !Snapshot::take().await?.holds(ip) {
+            break;
+        }
         last = announce(&interface, ip);
     }
     last

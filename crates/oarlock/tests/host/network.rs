@@ -92,12 +92,15 @@ fn announcements_are_heard() {
         announce(&left, service).unwrap();
         let heard = watch.next(|claimed| claimed == service).await.unwrap();
         assert_eq!(heard, (service, left.mac.unwrap()));
-        // Heard again without being asked: twice each of the first three times.
+        // Heard again without being asked, twice each time, for as long as the address is here.
+        let mut netlink = Netlink::open().unwrap();
+        netlink.add_address(left.index, service, 24).unwrap();
         let repeated = tokio::spawn(keep_announcing(left.clone(), service));
         for _ in 0..6 {
             watch.next(|claimed| claimed == service).await.unwrap();
         }
-        repeated.abort();
+        netlink.remove_address(left.index, service, 24).unwrap();
+        tokio::time::timeout(Duration::from_secs(5), repeated).await.unwrap().unwrap().unwrap();
         announce(&left, ip("fd09::100")).unwrap();
     });
 }

@@ -140,9 +140,11 @@ async fn end(session: &Session, overtaken: &[String], within: Duration) -> Resul
         return Ok(());
     }
     tracing::info!("replication came round by another link: {} old sender(s) ended", overtaken.len());
-    let sql =
-        format!("select pg_terminate_backend(pid) from pg_stat_replication where pid in ({})", overtaken.join(","));
-    session.run(&sql, within).await
+    let sql = format!(
+        "select count(pg_terminate_backend(pid)) from pg_stat_replication where pid in ({})",
+        overtaken.join(",")
+    );
+    session.value_of_ending(&sql, within).await.map(drop)
 }
 
 /// What can be said of a server that never answered.

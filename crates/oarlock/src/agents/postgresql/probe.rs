@@ -36,7 +36,12 @@ struct Finding {
     /// Start of the first probe that has had no success since.
     since: Option<Instant>,
     problem: Option<String>,
+    /// It will not pass by itself.
+    certain: bool,
 }
+
+/// SQLSTATE `cannot_connect_now`: a server that is up says so only when somebody has told it to end.
+const ENDING: &str = "57P03";
 
 impl Board {
     /// All good as of now.
@@ -44,12 +49,12 @@ impl Board {
         Arc::new(Board { server: Mutex::default(), door: Mutex::default(), disk: Mutex::default() })
     }
 
-    /// What is wrong, when a probe has had no success for longer than `deadline`.
+    /// What is wrong, when a probe has had no success for longer than `deadline`, or cannot have any.
     pub fn verdict(&self, deadline: Duration) -> Option<String> {
         let judge = |finding: &Mutex<Finding>, what: &str| {
             let finding = lock(finding);
             let silent = finding.since?.elapsed();
-            (silent > deadline).then(|| match &finding.problem {
+            (silent > deadline || finding.certain).then(|| match &finding.problem {
                 Some(problem) => format!("{what} for {} ms: {problem}", silent.as_millis()),
                 None => format!("{what} for {} ms", silent.as_millis()),
             })
@@ -71,7 +76,10 @@ async fn judge(finding: &Mutex<Finding>, probe: impl Future<Output = Result<()>>
     let mut finding = lock(finding);
     match result {
         Ok(()) => *finding = Finding::default(),
-        Err(error) => finding.problem = Some(error.in_words()),
+        Err(error) => {
+            finding.certain |= error.sqlstate() == Some(ENDING);
+            finding.problem = Some(error.in_words());
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const SIGUSR1: i32 = 10;
 
 /// Ends the sessions of a standby's readers.
-const END_READERS: &str = "select pg_terminate_backend(pid) from pg_stat_activity \
+const END_READERS: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
     where backend_type = 'client backend' and usename is distinct from 'oarlock'";
 
 /// Between two looks at a recovery that is about to end.
@@ -105,7 +105,7 @@ impl<L: Launcher> Context<L> {
         let readers = self.server().clients == Clients::Open;
         if readers {
             self.set_clients(Clients::Closed).await?;
-            self.session().await?.run(END_READERS, after).await?;
+            self.session().await?.value_of_ending(END_READERS, after).await?;
         }
         tracing::info!(resource = name, ms = start.elapsed().as_millis() as u64, "promoted");
         Ok(())
@@ -164,7 +164,7 @@ impl<L: Launcher> Context<L> {
         let end = "select count(*), count(*) filter (where wait_event is distinct from 'SyncRep' \
                    and pg_terminate_backend(pid)) from pg_stat_activity \
                    where backend_type = 'client backend' and usename is distinct from 'oarlock'";
-        while session.value(end, after).await? != "0" {
+        while session.value_of_ending(end, after).await? != "0" {
             self.drain_pause(deadline, "clients' last commits").await?;
         }
         loop {

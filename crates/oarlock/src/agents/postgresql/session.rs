@@ -37,6 +37,12 @@ pub(super) struct Session {
     driver: JoinHandle<()>,
 }
 
+/// The first column of the first row; an error when there is none.
+fn first_value(sql: &str, rows: &[SimpleQueryRow]) -> Result<String> {
+    let value = rows.first().and_then(|row| row.get(0));
+    value.map(str::to_owned).ok_or_else(|| PgError::other(format!("{sql}: no value")))
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         self.driver.abort();
@@ -90,14 +96,19 @@ impl Session {
     /// Runs statements and returns their rows; all of them are one transaction.
     pub async fn rows(&self, sql: &str, after: Duration) -> Result<Vec<SimpleQueryRow>> {
         self.take_warning();
+        let rows = self.ask(sql, after).await?;
+        // A commit whose wait was cancelled says success and warns: that is no success.
+        match self.take_warning() {
+            Some(warning) => Err(PgError::other(format!("{sql}: {warning}"))),
+            None => Ok(rows),
+        }
+    }
+
+    async fn ask(&self, sql: &str, after: Duration) -> Result<Vec<SimpleQueryRow>> {
         let messages = match timeout(after, self.client.simple_query(sql)).await {
             Ok(result) => result.map_err(sql_error(sql))?,
             Err(_) => return Err(PgError::Timeout { what: sql.to_owned(), after }),
         };
-        // A commit whose wait was cancelled says success and warns: that is no success.
-        if let Some(warning) = self.take_warning() {
-            return Err(PgError::other(format!("{sql}: {warning}")));
-        }
         let row = |message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
@@ -112,11 +123,16 @@ impl Session {
 
     /// The first column of the first row; an error when there is none.
     pub async fn value(&self, sql: &str, after: Duration) -> Result<String> {
-        let rows = self.rows(sql, after).await?;
-        let value = rows.first().and_then(|row| row.get(0));
-        value.map(str::to_owned).ok_or_else(|| PgError::other(format!("{sql}: no value")))
+        first_value(sql, &self.rows(sql, after).await?)
     }
 
+    /// As [`Session::value`], for statements that end other sessions: the server warns of one that
+    /// has just ended by itself.
+    pub async fn value_of_ending(&self, sql: &str, after: Duration) -> Result<String> {
+        let rows = self.ask(sql, after).await?;
+        self.take_warning();
+        first_value(sql, &rows)
+    }
     fn take_warning(&self) -> Option<String> {
         self.warning.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
