@@ -63,6 +63,11 @@ impl Failures {
         self.count >= Failures::LIMIT
     }
 
+    /// Whether the limit is reached, and the last one was not before `since`.
+    pub fn exhausted_since(&self, since: Mono) -> bool {
+        self.exhausted() && self.last.is_some_and(|last| last >= since)
+    }
+
     /// When to try again. The first time at once.
     pub fn retry_at(&self) -> Option<Mono> {
         let last = self.last?;

@@ -108,16 +108,11 @@ impl Driver {
         // What is known of replication may be from before the cut.
         let settled = Span(site.state.config.timing.lease.0 * 3 / 2);
         let unlinked = self.unlinked_since().is_some_and(|since| site.now.since(since) >= settled);
+        // What failed here before, and what runs again, is no reason to leave: it may be repaired.
+        let since = self.owned.map_or(site.now, |(_, since)| since);
         let exhausted = self.units.iter().any(|unit| match unit {
-            // What runs again after it was repaired is no reason to leave.
-            Unit::Service(service) => {
-                let runs = matches!(service.state(), ServiceState::Running | ServiceState::Starting);
-                service.failures.exhausted() && !runs
-            }
-            Unit::Address(address) => {
-                let runs = matches!(address.state(), AddressState::Up | AddressState::Raising);
-                address.failures.exhausted() && !runs
-            }
+            Unit::Service(service) => service.failures.exhausted_since(since) && service.is_down(),
+            Unit::Address(address) => address.failures.exhausted_since(since) && address.is_down(),
             _ => false,
         });
         if !unlinked && !exhausted {
