@@ -80,6 +80,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 const GREETING_EVERY: Duration = Duration::from_secs(2);
 
 impl Node {
+/// The sentinel answers from memory; that it answers at all is seen to elsewhere.
+const HELLO_DEADLINE: Duration = Duration::from_secs(5);
     /// Serves until the sentinel is gone.
     pub(crate) async fn serve(&mut self, mut inputs: Inputs) {
         self.drain();
@@ -178,12 +180,13 @@ impl Node {
             Notice::Emptied { name } => self.resources.emptied(&name),
             Notice::Lapsed { .. } => self.handle(Event::Ticked),
             Notice::Silenced { generation, took_us } => {
-                self.note(format!("silenced in {}.{:03} ms", took_us / 1000, took_us % 1000));
+                let time = format!("in {}.{:03} ms", took_us / 1000, took_us % 1000);
+                // One that was lost and found by asking has no time.
+                self.note(format!("silenced {}", if took_us == 0 { "" } else { &time }).trim_end().to_owned());
                 self.handle(Event::Lapsed { generation });
             }
             Notice::Terminate => self.terminate(),
-            // What was missed is found out by asking; the core's own timers cover a lost lapse.
-            Notice::Missed => self.note("notices of the sentinel were lost".to_owned()),
+            Notice::Missed => self.ask_again(),
             Notice::Log { line } => tracing::info!(target: "sentinel", "{line}"),
         }
     }
@@ -192,6 +195,19 @@ impl Node {
         let envelope = Envelope::Greeting { unix_ms: clock::unix_ms(), realtime: self.platform.realtime };
         self.tell_all(&envelope);
     }
+    /// Notices were lost. The handle compares each welcome with what was told and hands over what is
+    /// missing as notices (only `Terminate` cannot be found so; the sentinel then leaves without a
+    /// grace). One question is enough: a sentinel that does not answer is replaced.
+    fn ask_again(&mut self) {
+        self.note("notices of the sentinel were lost: asking again".to_owned());
+        let sentinel = self.sentinel.clone();
+        tokio::spawn(async move {
+            if let Err(error) = sentinel.hello(HELLO_DEADLINE).await {
+                tracing::error!("{}", crate::causes::with_causes(&error));
+            }
+        });
+    }
+
 
     fn tell_all(&mut self, envelope: &Envelope) {
         let me = self.core.me().0;

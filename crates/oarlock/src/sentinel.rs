@@ -16,11 +16,12 @@ mod frame;
 mod journal;
 mod keeper;
 mod lock;
+mod seen;
 mod services;
 mod shell;
 mod store;
 
-pub use client::{SentinelError, SentinelHandle};
+pub use client::{Patience, SentinelError, SentinelHandle};
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -31,7 +32,7 @@ use std::process::{Command, ExitCode};
 
 use rustix::process::set_child_subreaper;
 
-use crate::process::realtime;
+use crate::process::{identity, realtime};
 use lock::Lock;
 use shell::Shell;
 
@@ -104,9 +105,9 @@ pub fn run(options: &Options) -> Result<ExitCode, StartError> {
     Shell::start(options, lock, signals, realtime, memory_locked)?.run()
 }
 
-/// Replaces the calling agent, whose sentinel died, by a new sentinel in the same process.
-/// Returns only when that failed; the process should then end, so that its supervisor starts it
-/// again.
+/// Replaces the calling agent, whose sentinel died, by a new sentinel: in the same process where
+/// that can be had at once. Returns only when it failed; the process should then end, so that its
+/// supervisor starts it again.
 #[must_use]
 pub fn become_sentinel() -> io::Error {
     let mut arguments = std::env::args_os();
@@ -120,5 +121,16 @@ pub fn become_sentinel() -> io::Error {
         }
     }
     // The same program even when its file was replaced meanwhile.
-    Command::new("/proc/self/exe").arg0(name).args(own).exec()
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(name).args(own);
+    if !identity::has_stuck_thread() {
+        return command.exec();
+    }
+    // Before it executes anything, the kernel ends all other threads and waits for that, which with
+    // a disk that hangs takes for ever, and nobody would hold the deadline. A new process does not
+    // wait; what is left of this one stays behind until the disk answers.
+    match command.spawn() {
+        Ok(_) => std::process::exit(0),
+        Err(error) => error,
+    }
 }

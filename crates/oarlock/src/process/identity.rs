@@ -55,6 +55,14 @@ pub fn exists(process: Process) -> bool {
     stat(process.pid).is_ok_and(|stat| stat.start_ticks == process.start_ticks)
 }
 
+/// Whether a thread of this process waits in the kernel for what may never come (a dead disk).
+#[must_use]
+pub fn has_stuck_thread() -> bool {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    stats.filter_map(|text| parse_stat(&text)).any(|stat| stat.state == 'D')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -44,14 +44,15 @@ impl Node {
     }
 
     fn happened(&mut self, happening: &Happening) {
+        let floor_index = self.core.applied();
         if let Happening::OwnerChanged { group, owner, epoch, .. } = happening
-            && *owner != Some(self.core.me())
             && let Some(config) = self.core.state().config.group(*group)
         {
-            let _ = self.leases.send(lease::Step::Released {
-                group: config.name.clone(),
-                epoch: epoch.saturating_sub(1),
-                floor_index: self.core.applied(),
+            // An agent after this one must know of this before it looks at what runs here: with an
+            // older view it would stop what is rightly ours, or keep what is not.
+            let _ = self.leases.send(match owner {
+                Some(owner) if *owner == self.core.me() => lease::Step::Floor { floor_index },
+                _ => lease::Step::Released { group: config.name.clone(), epoch: epoch.saturating_sub(1), floor_index },
             });
         }
         let config = Arc::clone(&self.core.state().config);

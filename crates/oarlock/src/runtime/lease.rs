@@ -1,14 +1,21 @@
 //! Tells the sentinel of generations and deadlines, in order, and the loop that it heard.
+//!
+//! Two waits belong together here. The core renews no lease while an answer is missing for more than
+//! one heartbeat (PROTOCOL, rule 1), so a slow sentinel costs renewals and nothing else: its answer
+//! still counts when it comes. A sentinel that is silent for a third of the lease is stopped or hangs
+//! and is replaced ([`SentinelHandle::insist`]).
 
 use super::Inner;
-use crate::sentinel::SentinelHandle;
+use crate::process::clock::boot_us;
+use crate::sentinel::{Patience, SentinelError, SentinelHandle};
+use oarlock_core::config::Timing;
 use oarlock_core::sentinel::{Reply, Request};
 use oarlock_core::time::Mono;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// The sentinel answers from memory.
-const ANSWER_DEADLINE: Duration = Duration::from_millis(500);
+/// How often a sentinel is looked after that holds no lease.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// One thing to tell.
 #[derive(Debug)]
@@ -31,50 +38,108 @@ pub enum Step {
         /// As above.
         floor_index: u64,
     },
+    /// This much of the log was acted on.
+    Floor {
+        /// Up to where.
+        floor_index: u64,
+    },
+    /// The cluster keeps other times from now on.
+    Timing(Timing),
 }
 
-/// Tells one step after the other until the loop is gone.
-pub async fn tell(sentinel: SentinelHandle, mut steps: mpsc::UnboundedReceiver<Step>, inner: mpsc::Sender<Inner>) {
-    let mut known_generation = 0;
-    let mut known_floor = 0;
-    while let Some(step) = steps.recv().await {
+/// Who tells.
+pub struct Teller {
+    sentinel: SentinelHandle,
+    inner: mpsc::Sender<Inner>,
+    heartbeat: Duration,
+    patience: Patience,
+    generation: u64,
+    floor_index: u64,
+    /// What the sentinel holds, on its clock.
+    deadline: Mono,
+}
+
+impl Teller {
+    /// Has told nothing yet.
+    pub fn new(sentinel: SentinelHandle, timing: &Timing, inner: mpsc::Sender<Inner>) -> Teller {
+        let (heartbeat, patience) = waits(timing);
+        Teller { sentinel, inner, heartbeat, patience, generation: 0, floor_index: 0, deadline: Mono(0) }
+    }
+
+    /// Tells one step after the other until the loop is gone.
+    pub async fn tell(mut self, mut steps: mpsc::UnboundedReceiver<Step>) {
+        loop {
+            // A lease that nobody renews any more must be watched to its end all the same.
+            let held = boot_us() < self.deadline.0;
+            let pause = if held { self.heartbeat * 2 } else { IDLE };
+            let told = match tokio::time::timeout(pause, steps.recv()).await {
+                Ok(Some(step)) => self.step(step).await,
+                Ok(None) => return,
+                Err(_elapsed) => self.ask(Request::Hello).await.map(drop),
+            };
+            if told.is_none() {
+                // Killed for its silence, or dead: the loop is told by the end of the notices. One that
+                // cannot die yet is tried again.
+                tokio::time::sleep(self.heartbeat).await;
+            }
+        }
+    }
+
+    /// `None`: the sentinel does not answer.
+    async fn step(&mut self, step: Step) -> Option<()> {
         match step {
             Step::Arm { generation, deadline, floor_index } => {
-                if generation != known_generation && ask(&sentinel, Request::NewGeneration { generation }).await {
-                    known_generation = generation;
+                if generation != self.generation && self.ask(Request::NewGeneration { generation }).await? {
+                    self.generation = generation;
                 }
-                if floor_index > known_floor
-                    && ask(&sentinel, Request::Floor { applied_index: floor_index, released: None }).await
-                {
-                    known_floor = floor_index;
-                }
-                if ask(&sentinel, Request::Lease { generation, deadline_us: deadline.0 }).await
-                    && inner.send(Inner::LeaseArmed(generation)).await.is_err()
-                {
-                    return;
+                self.raise_floor(floor_index).await?;
+                if self.ask(Request::Lease { generation, deadline_us: deadline.0 }).await? {
+                    self.deadline = deadline;
+                    let _ = self.inner.send(Inner::LeaseArmed(generation)).await;
                 }
             }
             Step::Released { group, epoch, floor_index } => {
-                ask(&sentinel, Request::Floor { applied_index: floor_index, released: Some((group, epoch)) }).await;
+                self.ask(Request::Floor { applied_index: floor_index, released: Some((group, epoch)) }).await?;
+            }
+            Step::Floor { floor_index } => self.raise_floor(floor_index).await?,
+            Step::Timing(timing) => (self.heartbeat, self.patience) = waits(&timing),
+        }
+        Some(())
+    }
+
+    async fn raise_floor(&mut self, floor_index: u64) -> Option<()> {
+        let floor = Request::Floor { applied_index: floor_index, released: None };
+        if floor_index > self.floor_index && self.ask(floor).await? {
+            self.floor_index = floor_index;
+        }
+        Some(())
+    }
+
+    /// Whether it was done.
+    async fn ask(&self, request: Request) -> Option<bool> {
+        match self.sentinel.insist(request, self.patience).await {
+            Ok(Reply::Done | Reply::LeaseArmed { .. } | Reply::Welcome(_)) => Some(true),
+            Ok(Reply::Refused(refusal)) => {
+                tracing::warn!("sentinel: {refusal}");
+                Some(false)
+            }
+            Ok(other) => {
+                tracing::error!("the sentinel answered with {other:?}");
+                Some(false)
+            }
+            Err(SentinelError::Frame(error)) => {
+                tracing::error!("{}", crate::causes::with_causes(&error));
+                Some(false)
+            }
+            Err(error) => {
+                tracing::error!("{}", crate::causes::with_causes(&error));
+                None
             }
         }
     }
 }
 
-async fn ask(sentinel: &SentinelHandle, request: Request) -> bool {
-    match sentinel.request(request, ANSWER_DEADLINE).await {
-        Ok(Reply::Done | Reply::LeaseArmed { .. }) => true,
-        Ok(Reply::Refused(refusal)) => {
-            tracing::warn!("sentinel: {refusal}");
-            false
-        }
-        Ok(other) => {
-            tracing::error!("the sentinel answered with {other:?}");
-            false
-        }
-        Err(error) => {
-            tracing::error!("{}", crate::causes::with_causes(&error));
-            false
-        }
-    }
+fn waits(timing: &Timing) -> (Duration, Patience) {
+    let span = |span: oarlock_core::time::Span| Duration::from_micros(span.0);
+    (span(timing.heartbeat), Patience::of_lease(span(timing.lease)))
 }

@@ -7,23 +7,26 @@ use crate::causes::with_causes;
 use crate::cli::AgentOptions;
 use crate::config::{self, NodeSettings, Settings};
 use crate::control::{ControlServer, Operators, socket_path};
-use crate::keys::PrivateKey;
-use crate::sentinel::SentinelHandle;
+use crate::keys::{KeyError, PrivateKey};
+use crate::sentinel::{Patience, SentinelError, SentinelHandle};
 use crate::store::{self, Store};
 use crate::transport::{LinkTiming, LocalNode, Peer, Transport};
 use anyhow::{Context, anyhow};
 use oarlock_core::Core;
 use oarlock_core::durable::Durable;
 use oarlock_core::event::{Boot, Held, Loaded};
-use oarlock_core::sentinel::Welcome;
+use oarlock_core::sentinel::{Reply, Request, Welcome};
 use oarlock_core::time::Mono;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// The sentinel answers from memory.
-const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// What a sentinel may be silent for before the configuration has told the lease.
+const HELLO_PATIENCE: Duration = Duration::from_secs(1);
+/// What threads that wait for a disk may take to end with us: almost nothing, for in between nobody
+/// holds the deadline.
+const SHUTDOWN: Duration = Duration::from_millis(5);
 /// The sentinel's stop budget is a fraction of a second; a process that hangs in the kernel takes longer.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(10);
 /// Reports of tasks that wait for the loop.
@@ -40,13 +43,20 @@ pub fn run(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> {
         .thread_stack_size(256 * 1024)
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(options, sentinel))
+    let served = runtime.block_on(serve(options, sentinel));
+    runtime.shutdown_timeout(SHUTDOWN);
+    served
 }
 
 async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> {
     let (sentinel, notices) = SentinelHandle::new(sentinel).context("cannot use the socket to the sentinel")?;
-    let welcome = silent_if_lapsed(&sentinel).await?;
-    let settings = config::load(&options.config)?;
+    let welcome = match silent_if_lapsed(&sentinel).await {
+        Ok(welcome) => welcome,
+        // Killed for its silence, or dead.
+        Err(Unsettled::Sentinel(SentinelError::Timeout { .. } | SentinelError::Gone)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let settings = config::load(&options.config).map_err(Misconfigured::from)?;
     let config_dir = options.config.parent().unwrap_or(std::path::Path::new("/")).to_owned();
     let key = PrivateKey::read(&config_dir.join("node.key"))?;
     let me = settings
@@ -61,7 +71,7 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> 
     let transport = bind(&settings, &me, key)?;
     let (inner, inner_queue) = mpsc::channel(WAITING);
     let (leases, steps) = mpsc::unbounded_channel();
-    tokio::spawn(lease::tell(sentinel.clone(), steps, inner.clone()));
+    tokio::spawn(lease::Teller::new(sentinel.clone(), &settings.timing, inner.clone()).tell(steps));
     let connected = Connected::default();
     let around = Surroundings {
         me: me.id,
@@ -108,10 +118,13 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> 
 
 /// What the sentinel knows. After a lapse: once everything that was guarded is gone, since the next
 /// incarnation means just that.
-async fn silent_if_lapsed(sentinel: &SentinelHandle) -> anyhow::Result<Welcome> {
+async fn silent_if_lapsed(sentinel: &SentinelHandle) -> Result<Welcome, Unsettled> {
     let end = tokio::time::Instant::now() + SILENCE_DEADLINE;
     loop {
-        let welcome = sentinel.hello(HELLO_DEADLINE).await?;
+        let patience = Patience::of_lease(HELLO_PATIENCE * 3);
+        let Reply::Welcome(welcome) = sentinel.insist(Request::Hello, patience).await? else {
+            return Err(SentinelError::WrongReply.into());
+        };
         let guarded = welcome.services.iter().any(|service| service.guard.is_some() && service.is_alive())
             || welcome.addresses.iter().any(|address| address.guard.is_some());
         let lapsed = welcome.generation > 0 && welcome.lapsed_generation >= welcome.generation;
@@ -119,7 +132,7 @@ async fn silent_if_lapsed(sentinel: &SentinelHandle) -> anyhow::Result<Welcome> 
             return Ok(welcome);
         }
         if tokio::time::Instant::now() > end {
-            return Err(anyhow!("what the lapsed lease guarded is still there: the sentinel goes on removing it"));
+            return Err(Unsettled::Left);
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -146,6 +159,15 @@ fn boot(
     settings: &Settings,
     me: &NodeSettings,
     welcome: &Welcome,
+/// Why an agent cannot begin under its sentinel.
+#[derive(Debug, thiserror::Error)]
+enum Unsettled {
+    #[error("cannot begin under the sentinel")]
+    Sentinel(#[from] SentinelError),
+    #[error("what the lapsed lease guarded is still there: the sentinel goes on removing it")]
+    Left,
+}
+
     loaded: store::Loaded,
     kept: &mut incarnation::Kept,
 ) -> anyhow::Result<Boot> {

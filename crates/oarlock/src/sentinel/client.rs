@@ -1,6 +1,6 @@
 //! The agent's side of the socket to the sentinel.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +11,18 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::process::{PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::frame::{self, FrameError};
+use super::seen::Seen;
 use crate::process::watch;
 
 /// Notices kept for an agent that does not read them; the sentinel has its own bound.
 const NOTICES: usize = 256;
+/// A silence is made of so many pieces, in each of which the agent itself was awake on time.
+const BEATS: u32 = 4;
+/// Longer than any patience.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +64,27 @@ struct Shared {
 struct Waiting {
     last_id: u64,
     gone: bool,
-    replies: HashMap<u64, oneshot::Sender<Reply>>,
+    replies: HashMap<u64, Asked>,
+}
+
+struct Asked {
+    reply: oneshot::Sender<Reply>,
+    /// The name of the service to be started, if that was asked.
+    starts: Option<String>,
+}
+
+/// How long a sentinel may be silent before it is taken for stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    beat: Duration,
+}
+
+impl Patience {
+    /// A third of a lease.
+    #[must_use]
+    pub fn of_lease(lease: Duration) -> Self {
+        Self { beat: lease / 3 / BEATS }
+    }
 }
 
 impl SentinelHandle {
@@ -82,8 +108,12 @@ impl SentinelHandle {
     /// # Errors
     /// No answer in time, or no sentinel. A refusal is an answer.
     pub async fn request(&self, request: Request, deadline: Duration) -> Result<Reply, SentinelError> {
-        let (sender, receiver) = oneshot::channel();
-        let id = self.shared.register(sender)?;
+        let (reply, receiver) = oneshot::channel();
+        let starts = match &request {
+            Request::Spawn { name, .. } => Some(name.clone()),
+            _ => None,
+        };
+        let id = self.shared.register(Asked { reply, starts })?;
         let asked = async {
             let frame = frame::encode(&ToSentinel { id, request })?;
             self.shared.send(&frame).await?;
@@ -96,12 +126,47 @@ impl SentinelHandle {
         answer.unwrap_or(Err(SentinelError::Timeout { deadline_ms: deadline.as_millis() }))
     }
 
-    /// Kills a sentinel that does not answer: it may be stopped, and then nobody holds the deadline.
-    /// Its death shows as the end of the notices; the agent then becomes the sentinel itself and
-    /// does hold it. To be called when the sentinel has been silent for a good part of the lease,
-    /// and never on a machine that is merely slow: then the agent is as slow.
-    pub fn kill_silent_sentinel(&self) {
+    /// Asks, and ends a sentinel that stays silent for as long as `patience` says: it is stopped or
+    /// hangs, and then nobody holds the deadline. Its death shows as the end of the notices; the
+    /// agent then becomes the sentinel itself and does hold it.
+    ///
+    /// Why no lease runs out unwatched meanwhile: the agent asks at least every second heartbeat h
+    /// while it has a lease L, and is answered or not; the last deadline the sentinel was told was
+    /// set one h before the silence began at the earliest, so it lies L - h after that. With a
+    /// patience of a third of L the silent one is killed 2h + L/3 after it fell silent, and 2L/3 - 3h
+    /// are left (`fast`: 107 ms, `balanced`: 427 ms) in which the next sentinel starts and adopts
+    /// that very deadline from the record. Where the machine is too slow even for that, the next
+    /// one finds the lease lapsed, and silences before it does anything else.
+    /// There are never two: the lock is the dead one's until the kernel has closed its files, after
+    /// which it runs no further instruction. One that waits in the kernel (state D) dies only when
+    /// that ends; until then it can be neither woken nor replaced.
+    ///
+    /// # Errors
+    /// As [`SentinelHandle::request`].
+    pub async fn insist(&self, request: Request, patience: Patience) -> Result<Reply, SentinelError> {
+        let asked = self.request(request, LONGEST_WAIT);
+        tokio::pin!(asked);
+        let mut silent_beats = 0;
+        while silent_beats < BEATS {
+            let beat_ends = Instant::now() + patience.beat;
+            tokio::select! {
+                biased;
+                answer = &mut asked => return answer,
+                () = tokio::time::sleep_until(beat_ends) => {}
+            }
+            // Who overslept cannot say that the other was silent: on a machine that is merely slow
+            // both are, and after a pause of this process the answer lies here unread.
+            if beat_ends.elapsed() < patience.beat {
+                silent_beats += 1;
+            }
+        }
+        self.kill();
+        Err(SentinelError::Timeout { deadline_ms: (patience.beat * BEATS).as_millis() })
+    }
+
+    fn kill(&self) {
         if let Some(sentinel) = &self.shared.sentinel {
+            tracing::error!("the sentinel is silent: killing it");
             let _ = pidfd_send_signal(sentinel, Signal::KILL);
         }
     }
@@ -123,14 +188,14 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn register(&self, sender: oneshot::Sender<Reply>) -> Result<u64, SentinelError> {
+    fn register(&self, asked: Asked) -> Result<u64, SentinelError> {
         let mut waiting = self.lock();
         if waiting.gone {
             return Err(SentinelError::Gone);
         }
         waiting.last_id += 1;
         let id = waiting.last_id;
-        waiting.replies.insert(id, sender);
+        waiting.replies.insert(id, asked);
         Ok(id)
     }
 
@@ -173,20 +238,25 @@ fn is_gone(error: &io::Error) -> bool {
 /// Reads until the sentinel is gone. Replies never wait behind unread notices.
 async fn read(shared: Arc<Shared>, notices: mpsc::Sender<Notice>) {
     let mut buffer = vec![0; MAX_FRAME_BYTES + 1];
-    let mut missed = false;
+    let mut backlog = Backlog::default();
     loop {
-        match shared.receive(&mut buffer).await {
+        let received = tokio::select! {
+            biased;
+            room = notices.reserve(), if !backlog.waiting.is_empty() => {
+                backlog.hand_over(room);
+                continue;
+            }
+            received = shared.receive(&mut buffer) => received,
+        };
+        match received {
             Ok(FromSentinel::Reply { id, reply }) => {
-                if let Some(sender) = shared.lock().replies.remove(&id) {
-                    let _ = sender.send(reply);
+                let asked = shared.lock().replies.remove(&id);
+                backlog.replied(&reply, asked.as_ref().and_then(|asked| asked.starts.clone()));
+                if let Some(asked) = asked {
+                    let _ = asked.reply.send(reply);
                 }
             }
-            Ok(FromSentinel::Notice(notice)) => {
-                if missed {
-                    missed = notices.try_send(Notice::Missed).is_err();
-                }
-                missed |= matches!(notices.try_send(notice), Err(mpsc::error::TrySendError::Full(_)));
-            }
+            Ok(FromSentinel::Notice(notice)) => backlog.add(notice),
             Err(FrameError::Malformed(error)) => {
                 tracing::error!(%error, "malformed frame from the sentinel");
             }
@@ -199,6 +269,42 @@ async fn read(shared: Arc<Shared>, notices: mpsc::Sender<Notice>) {
     let mut waiting = shared.lock();
     waiting.gone = true;
     waiting.replies.clear();
+}
+
+/// Notices that wait for the agent to take them.
+#[derive(Default)]
+struct Backlog {
+    waiting: VecDeque<Notice>,
+    seen: Seen,
+}
+
+impl Backlog {
+    /// One more. Where there is no room it is lost, which is itself told once.
+    fn add(&mut self, notice: Notice) {
+        if self.waiting.len() < NOTICES {
+            self.seen.told(&notice);
+            self.waiting.push_back(notice);
+        } else if self.waiting.back() != Some(&Notice::Missed) {
+            self.waiting.push_back(Notice::Missed);
+        }
+    }
+
+    /// What a welcome knows and the agent was not told follows as if it had not been lost.
+    fn replied(&mut self, reply: &Reply, starts: Option<String>) {
+        match (reply, starts) {
+            (Reply::Spawned { pid }, Some(name)) => self.seen.spawned(name, *pid),
+            (Reply::Welcome(welcome), _) => self.waiting.extend(self.seen.lost(welcome)),
+            _ => {}
+        }
+    }
+
+    fn hand_over(&mut self, room: Result<mpsc::Permit<'_, Notice>, mpsc::error::SendError<()>>) {
+        match (room, self.waiting.pop_front()) {
+            (Ok(room), Some(notice)) => room.send(notice),
+            // Nobody listens any more.
+            _ => self.waiting.clear(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -259,5 +365,63 @@ mod tests {
         let answer = handle.request(Request::Hello, Duration::from_millis(5)).await;
         assert!(matches!(answer, Err(SentinelError::Timeout { deadline_ms: 5 })));
         assert!(handle.shared.lock().replies.is_empty());
+    }
+
+    #[tokio::test]
+    async fn patience_follows_the_lease_and_a_late_answer_counts() {
+        let (agent, sentinel) = pair();
+        let (handle, _notices) = SentinelHandle::new(agent).unwrap();
+        let fast = Patience::of_lease(Duration::from_millis(250));
+        let start = Instant::now();
+        let answer = handle.insist(Request::Hello, fast).await;
+        assert!(matches!(answer, Err(SentinelError::Timeout { deadline_ms: 83 })), "{answer:?}");
+        assert!(start.elapsed() >= Duration::from_millis(83));
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            say(&sentinel, &FromSentinel::Reply { id: 2, reply: Reply::Done });
+        };
+        let patient = Patience::of_lease(SECOND * 60);
+        let (answer, ()) = tokio::join!(handle.insist(Request::Hello, patient), late);
+        assert_eq!(answer.unwrap(), Reply::Done);
+    }
+
+    #[tokio::test]
+    async fn what_was_lost_is_told_by_the_next_welcome() {
+        let (agent, sentinel) = pair();
+        let (handle, mut notices) = SentinelHandle::new(agent).unwrap();
+        let welcome = |lapsed_generation| Welcome {
+            fresh: false,
+            generation: 1,
+            deadline_us: None,
+            lapsed_generation,
+            floor_index: 0,
+            released: std::collections::BTreeMap::new(),
+            services: Vec::new(),
+            addresses: Vec::new(),
+            platform: oarlock_core::sentinel::Platform::default(),
+        };
+        let answers = async |id, lapsed| {
+            let reply = Reply::Welcome(Box::new(welcome(lapsed)));
+            say(&sentinel, &FromSentinel::Reply { id, reply });
+        };
+        let (first, ()) = tokio::join!(handle.hello(SECOND), answers(1, 0));
+        first.unwrap();
+        // More than the channel and the backlog take while nobody reads, the lapse last.
+        for index in 0..2 * NOTICES + 10 {
+            let line = index.to_string();
+            say(&sentinel, &FromSentinel::Notice(Notice::Log { line }));
+            tokio::task::yield_now().await;
+        }
+        say(&sentinel, &FromSentinel::Notice(Notice::Lapsed { generation: 1 }));
+        let mut told = Vec::new();
+        while told.last() != Some(&Notice::Missed) {
+            // Nothing more comes from the sentinel, and the loss is told all the same.
+            told.push(tokio::time::timeout(SECOND, notices.recv()).await.unwrap().unwrap());
+        }
+        assert!(!told.contains(&Notice::Lapsed { generation: 1 }));
+        let (second, ()) = tokio::join!(handle.hello(SECOND), answers(2, 1));
+        second.unwrap();
+        assert_eq!(notices.recv().await, Some(Notice::Lapsed { generation: 1 }));
+        assert_eq!(notices.recv().await, Some(Notice::Silenced { generation: 1, took_us: 0 }));
     }
 }

@@ -4,9 +4,11 @@
 //! There is no test harness because the same program must also play sentinel and agent.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test panics
 
+mod agent;
 mod network;
 mod rig;
 mod sentinel;
+mod solo;
 
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -18,7 +20,7 @@ type Case = (&'static str, fn());
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let cases = [network::CASES, sentinel::CASES].concat();
+    let cases = [network::CASES, sentinel::CASES, agent::CASES].concat();
     if arguments.first().is_some_and(|role| role == rig::ROLE) {
         return rig::play(&arguments);
     }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use oarlock::process::clock::boot_us;
-use oarlock::sentinel::{AGENT_SOCKET, Options, SentinelError, SentinelHandle, UNDER_SENTINEL, become_sentinel};
+use oarlock::sentinel::{AGENT_SOCKET, Options, Patience, SentinelHandle, UNDER_SENTINEL, become_sentinel};
 use oarlock_core::sentinel::{
     Command as Service, FromSentinel, Guard, Notice, Record, Refusal, Reply, Request, ToSentinel, Welcome,
 };
@@ -19,6 +19,8 @@ use rustix::process::{Pid, Signal, kill_process};
 /// First argument of the program when it plays sentinel or agent.
 pub const ROLE: &str = "agent";
 pub const SOON: Duration = Duration::from_secs(5);
+/// What the agent's patience with its sentinel follows.
+const LEASE: Duration = Duration::from_millis(300);
 const ASK_EVERY: Duration = Duration::from_millis(2);
 
 /// Sentinel or agent: `agent STATE_DIR CGROUP [--under-sentinel FD]`.
@@ -56,10 +58,7 @@ fn play_agent(directory: &Path) -> ExitCode {
                     None => return true,
                 },
                 () = tokio::time::sleep(ASK_EVERY) => {
-                    let silence = Duration::from_millis(100);
-                    if let Err(SentinelError::Timeout { .. }) = handle.request(Request::Hello, silence).await {
-                        handle.kill_silent_sentinel();
-                    }
+                    let _ = handle.insist(Request::Hello, Patience::of_lease(LEASE)).await;
                     let text = fs::read_to_string(directory.join("ask")).unwrap_or_default();
                     let lines: Vec<&str> = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
                     // What was asked before this agent was born was for its predecessor.
