@@ -4,6 +4,7 @@
 mod actions;
 mod calls;
 mod clock;
+mod config_file;
 mod envelope;
 mod events;
 mod incarnation;
@@ -11,7 +12,7 @@ mod lease;
 mod resources;
 mod start;
 
-pub use start::run;
+pub use start::{Misconfigured, run};
 
 use crate::agents::address::Connected;
 use crate::config::Settings;
@@ -28,8 +29,9 @@ use oarlock_core::{Core, Event};
 use resources::Resources;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// What tasks report to the loop.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub(crate) struct Node {
     sentinel: SentinelHandle,
     leases: mpsc::UnboundedSender<lease::Step>,
     resources: Resources,
+    /// The committed configuration, to be written down.
+    config_texts: watch::Sender<Arc<str>>,
     connected: Connected,
     log: EventLog,
     calls: BTreeMap<u64, Reply>,
@@ -76,12 +80,12 @@ pub(crate) struct Inputs {
 
 /// Longest sleep of the loop: what is due is due then, whatever the core said.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// The sentinel answers from memory; that it answers at all is seen to elsewhere.
+const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 /// How often nodes tell each other what only people want to know.
 const GREETING_EVERY: Duration = Duration::from_secs(2);
 
 impl Node {
-/// The sentinel answers from memory; that it answers at all is seen to elsewhere.
-const HELLO_DEADLINE: Duration = Duration::from_secs(5);
     /// Serves until the sentinel is gone.
     pub(crate) async fn serve(&mut self, mut inputs: Inputs) {
         self.drain();
@@ -191,10 +195,6 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(5);
         }
     }
 
-    fn greet(&mut self) {
-        let envelope = Envelope::Greeting { unix_ms: clock::unix_ms(), realtime: self.platform.realtime };
-        self.tell_all(&envelope);
-    }
     /// Notices were lost. The handle compares each welcome with what was told and hands over what is
     /// missing as notices (only `Terminate` cannot be found so; the sentinel then leaves without a
     /// grace). One question is enough: a sentinel that does not answer is replaced.
@@ -208,6 +208,10 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(5);
         });
     }
 
+    fn greet(&mut self) {
+        let envelope = Envelope::Greeting { unix_ms: clock::unix_ms(), realtime: self.platform.realtime };
+        self.tell_all(&envelope);
+    }
 
     fn tell_all(&mut self, envelope: &Envelope) {
         let me = self.core.me().0;

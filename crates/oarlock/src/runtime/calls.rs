@@ -7,6 +7,7 @@ use crate::control::resolve::{self, Subject};
 use crate::control::{AgentInfo, Call, Reply, Request, Response, StatusReport};
 use oarlock_core::Event;
 use oarlock_core::request::Request as CoreRequest;
+use std::sync::Arc;
 
 impl Node {
     pub(super) fn called(&mut self, call: Call) {
@@ -93,14 +94,11 @@ impl Node {
     }
 
     /// The committed configuration becomes the file on this node.
-    pub(super) fn adopt_config(&mut self, generation: u64, text: &str) {
+    pub(super) fn adopt_config(&mut self, generation: u64, text: &Arc<str>) {
         match config::parse("the committed configuration", text) {
             Ok(settings) => {
-                let new = self.config_path.with_extension("toml.new");
-                let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &self.config_path));
-                if let Err(error) = written {
-                    self.note(format!("cannot write {}: {error}", self.config_path.display()));
-                }
+                let _ = self.leases.send(super::lease::Step::Timing(settings.timing));
+                self.config_texts.send_replace(text.clone());
                 self.resources.reconfigure(&settings);
                 self.settings = settings;
                 self.note(format!("configuration generation {generation} is in force"));

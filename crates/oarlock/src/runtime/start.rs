@@ -2,7 +2,7 @@
 
 use super::events::EventLog;
 use super::resources::{Resources, Surroundings};
-use super::{Connected, Inputs, Node, clock, incarnation, lease};
+use super::{Connected, Inputs, Node, clock, config_file, incarnation, lease};
 use crate::causes::with_causes;
 use crate::cli::AgentOptions;
 use crate::config::{self, NodeSettings, Settings};
@@ -20,7 +20,7 @@ use oarlock_core::time::Mono;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// What a sentinel may be silent for before the configuration has told the lease.
 const HELLO_PATIENCE: Duration = Duration::from_secs(1);
@@ -91,6 +91,8 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> 
 
     tokio::spawn(crate::enrol::serve_invitations(options.config.clone(), me.links.clone()));
     let mut log = EventLog::new(me.name.clone());
+    let (config_texts, newest) = watch::channel(settings.text.clone());
+    tokio::spawn(config_file::keep(options.config.clone(), newest, inner.clone()));
     log.add(&format!("agent of {} started, version {}", me.name, env!("CARGO_PKG_VERSION")));
     crate::notify::ready(&format!("node {} of cluster {}", me.name, settings.cluster));
     let mut node = Node {
@@ -120,6 +122,7 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> 
 /// incarnation means just that.
 async fn silent_if_lapsed(sentinel: &SentinelHandle) -> Result<Welcome, Unsettled> {
     let end = tokio::time::Instant::now() + SILENCE_DEADLINE;
+        config_texts,
     loop {
         let patience = Patience::of_lease(HELLO_PATIENCE * 3);
         let Reply::Welcome(welcome) = sentinel.insist(Request::Hello, patience).await? else {
