@@ -22,7 +22,8 @@ mod time;
 
 use args::{Arguments, Command};
 use clap::Parser;
-use failure::{Code, Failure};
+pub use failure::Code;
+use failure::Failure;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;

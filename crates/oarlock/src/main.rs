@@ -5,8 +5,9 @@ use oarlock::cli::AgentOptions;
 use oarlock::{cli, process, runtime, sentinel};
 use std::process::ExitCode;
 
-/// Exit code of an agent that could not start; see `oarlock help`.
-const INTERNAL: u8 = 5;
+/// Exit codes of an agent that could not start; see `oarlock help`.
+const INTERNAL: u8 = cli::Code::Internal as u8;
+const USAGE: u8 = cli::Code::Usage as u8;
 
 fn main() -> ExitCode {
     // Sentinel and agent start each other as /proc/self/exe; people look for the program's name.
@@ -42,13 +43,24 @@ fn serve(options: &AgentOptions, socket: i32) -> ExitCode {
     if let Err(error) = process::realtime::request_fifo(process::realtime::AGENT_PRIORITY) {
         tracing::warn!(%error, "no real-time scheduling");
     }
-    let served = process::inherited(socket).map_err(anyhow::Error::from).and_then(|fd| runtime::run(options, fd));
-    match served {
+    match run(options, socket) {
         Ok(()) => {
             let error = sentinel::become_sentinel();
             tracing::error!(%error, "cannot become the sentinel");
         }
-        Err(error) => tracing::error!("{error:#}"),
+        Err(error) => {
+            tracing::error!("{error:#}");
+            if error.is::<runtime::Misconfigured>() {
+                return ExitCode::from(USAGE);
+            }
+        }
     }
     ExitCode::from(INTERNAL)
+}
+
+fn run(options: &AgentOptions, socket: i32) -> anyhow::Result<()> {
+    let socket = process::inherited(socket)?;
+    let open = socket.try_clone()?;
+    // An agent whose socket closes is killed at once; one that failed has yet to say its exit code.
+    runtime::run(options, socket).inspect_err(|_| std::mem::forget(open))
 }

@@ -5,12 +5,13 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
 
 /// Variable with the socket's path, or its abstract name after an `@`.
 const SOCKET: &str = "NOTIFY_SOCKET";
 /// Variable with the time after which a silent process is killed, in microseconds.
 const WATCHDOG: &str = "WATCHDOG_USEC";
+/// Variable with the number of the process that is watched.
+const WATCHED: &str = "WATCHDOG_PID";
 
 /// "I am ready", with a line for `systemctl status`.
 pub fn ready(status: &str) {
@@ -27,15 +28,42 @@ pub fn stopping() {
     tell("STOPPING=1");
 }
 
-/// "I am alive"; to be told several times within [`watchdog_interval`].
-pub fn alive() {
-    tell("WATCHDOG=1");
+/// "I am alive", said often enough for a service manager that kills who does not say so.
+#[derive(Debug, Default)]
+pub struct Watchdog {
+    /// Between two signs of life, in microseconds; `None`: nobody watches this process.
+    every_us: Option<u64>,
+    next_us: u64,
 }
 
-/// After this long without [`alive`] the service manager kills us; `None`: it does not.
-pub fn watchdog_interval() -> Option<Duration> {
-    let micros = std::env::var(WATCHDOG).ok()?.parse().ok()?;
-    Some(Duration::from_micros(micros))
+impl Watchdog {
+    /// As the service manager told this process (and not one before it, whose variables it has).
+    pub fn from_env() -> Watchdog {
+        let variable = |name: &str| std::env::var(name).ok();
+        Watchdog::new(variable(WATCHDOG).as_deref(), variable(WATCHED).as_deref(), std::process::id())
+    }
+
+    fn new(usec: Option<&str>, pid: Option<&str>, own: u32) -> Watchdog {
+        let ours = pid.is_none_or(|pid| pid.parse() == Ok(own));
+        let after_us: Option<u64> = usec.and_then(|usec| usec.parse().ok()).filter(|after_us| ours && *after_us > 0);
+        // Three may be late before the fourth is too late.
+        Watchdog { every_us: after_us.map(|after_us| (after_us / 4).max(1)), next_us: 0 }
+    }
+
+    /// When [`Watchdog::pet`] is to be called next.
+    pub fn due_us(&self) -> Option<u64> {
+        self.every_us.map(|_| self.next_us)
+    }
+
+    /// Says so if it is time. Never waits.
+    pub fn pet(&mut self, now_us: u64) {
+        if let Some(every_us) = self.every_us
+            && now_us >= self.next_us
+        {
+            tell("WATCHDOG=1");
+            self.next_us = now_us + every_us;
+        }
+    }
 }
 
 fn one_line(text: &str) -> String {
@@ -80,6 +108,20 @@ mod tests {
         let bytes = socket.recv(&mut buffer).unwrap();
         assert_eq!(&buffer[..bytes], b"STOPPING=1");
         assert!(send(b"/nonexistent/notify", "x").is_err());
+    }
+
+    #[test]
+    fn only_who_is_watched_says_that_it_is_alive() {
+        assert_eq!(Watchdog::new(Some("4000"), Some("7"), 7).due_us(), Some(0));
+        assert_eq!(Watchdog::new(Some("4000"), None, 7).due_us(), Some(0));
+        for (usec, pid) in [(None, Some("7")), (Some("4000"), Some("8")), (Some("0"), None), (Some("x"), None)] {
+            assert_eq!(Watchdog::new(usec, pid, 7).due_us(), None);
+        }
+        let mut watchdog = Watchdog::new(Some("4000"), None, 7);
+        watchdog.pet(500);
+        assert_eq!(watchdog.due_us(), Some(1500));
+        watchdog.pet(1499);
+        assert_eq!(watchdog.due_us(), Some(1500));
     }
 
     #[test]

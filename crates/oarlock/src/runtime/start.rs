@@ -5,7 +5,7 @@ use super::resources::{Resources, Surroundings};
 use super::{Connected, Inputs, Node, clock, config_file, incarnation, lease};
 use crate::causes::with_causes;
 use crate::cli::AgentOptions;
-use crate::config::{self, NodeSettings, Settings};
+use crate::config::{self, ConfigError, NodeSettings, Settings};
 use crate::control::{ControlServer, Operators, socket_path};
 use crate::keys::{KeyError, PrivateKey};
 use crate::sentinel::{Patience, SentinelError, SentinelHandle};
@@ -19,6 +19,7 @@ use oarlock_core::sentinel::{Reply, Request, Welcome};
 use oarlock_core::time::Mono;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -32,10 +33,27 @@ const SILENCE_DEADLINE: Duration = Duration::from_secs(10);
 /// Reports of tasks that wait for the loop.
 const WAITING: usize = 1024;
 
+/// What does not get better by trying again.
+#[derive(Debug, thiserror::Error)]
+pub enum Misconfigured {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The key is missing or wrong.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The configuration is for other machines.
+    #[error("no [[node]] of {} has the public key of this machine", path.display())]
+    Stranger {
+        /// The configuration.
+        path: PathBuf,
+    },
+}
+
 /// Runs the agent until its sentinel is gone: the caller then becomes the sentinel.
 ///
 /// # Errors
-/// When it cannot start: configuration, key, store, sockets.
+/// When it cannot start: configuration ([`Misconfigured`]), key, store, sockets.
 pub fn run(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -58,11 +76,11 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> 
     };
     let settings = config::load(&options.config).map_err(Misconfigured::from)?;
     let config_dir = options.config.parent().unwrap_or(std::path::Path::new("/")).to_owned();
-    let key = PrivateKey::read(&config_dir.join("node.key"))?;
+    let key = PrivateKey::read(&config_dir.join("node.key")).map_err(Misconfigured::from)?;
     let me = settings
         .node_by_key(&key.public())
         .cloned()
-        .ok_or_else(|| anyhow!("no [[node]] of {} has the public key of this machine", options.config.display()))?;
+        .ok_or_else(|| Misconfigured::Stranger { path: options.config.clone() })?;
     let owner = store::Owner { cluster: settings.cluster.clone(), node: me.name.clone() };
     let (store, loaded) = Store::open(&options.state_dir.join("voter"), &owner)?;
     let mut kept = incarnation::Kept::read(&options.run_dir);
@@ -73,6 +91,8 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> 
     let (leases, steps) = mpsc::unbounded_channel();
     tokio::spawn(lease::Teller::new(sentinel.clone(), &settings.timing, inner.clone()).tell(steps));
     let connected = Connected::default();
+    let (config_texts, newest) = watch::channel(settings.text.clone());
+    tokio::spawn(config_file::keep(options.config.clone(), newest, inner.clone()));
     let around = Surroundings {
         me: me.id,
         sentinel: sentinel.clone(),
@@ -91,8 +111,6 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> 
 
     tokio::spawn(crate::enrol::serve_invitations(options.config.clone(), me.links.clone()));
     let mut log = EventLog::new(me.name.clone());
-    let (config_texts, newest) = watch::channel(settings.text.clone());
-    tokio::spawn(config_file::keep(options.config.clone(), newest, inner.clone()));
     log.add(&format!("agent of {} started, version {}", me.name, env!("CARGO_PKG_VERSION")));
     crate::notify::ready(&format!("node {} of cluster {}", me.name, settings.cluster));
     let mut node = Node {
@@ -104,6 +122,7 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> 
         sentinel,
         leases,
         resources,
+        config_texts,
         connected,
         log,
         calls: BTreeMap::new(),
@@ -122,7 +141,6 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> 
 /// incarnation means just that.
 async fn silent_if_lapsed(sentinel: &SentinelHandle) -> Result<Welcome, Unsettled> {
     let end = tokio::time::Instant::now() + SILENCE_DEADLINE;
-        config_texts,
     loop {
         let patience = Patience::of_lease(HELLO_PATIENCE * 3);
         let Reply::Welcome(welcome) = sentinel.insist(Request::Hello, patience).await? else {
@@ -132,13 +150,22 @@ async fn silent_if_lapsed(sentinel: &SentinelHandle) -> Result<Welcome, Unsettle
             || welcome.addresses.iter().any(|address| address.guard.is_some());
         let lapsed = welcome.generation > 0 && welcome.lapsed_generation >= welcome.generation;
         if !(lapsed && guarded) {
-            return Ok(welcome);
+            return Ok(*welcome);
         }
         if tokio::time::Instant::now() > end {
             return Err(Unsettled::Left);
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Why an agent cannot begin under its sentinel.
+#[derive(Debug, thiserror::Error)]
+enum Unsettled {
+    #[error("cannot begin under the sentinel")]
+    Sentinel(#[from] SentinelError),
+    #[error("what the lapsed lease guarded is still there: the sentinel goes on removing it")]
+    Left,
 }
 
 fn bind(settings: &Settings, me: &NodeSettings, key: PrivateKey) -> anyhow::Result<Transport> {
@@ -162,15 +189,6 @@ fn boot(
     settings: &Settings,
     me: &NodeSettings,
     welcome: &Welcome,
-/// Why an agent cannot begin under its sentinel.
-#[derive(Debug, thiserror::Error)]
-enum Unsettled {
-    #[error("cannot begin under the sentinel")]
-    Sentinel(#[from] SentinelError),
-    #[error("what the lapsed lease guarded is still there: the sentinel goes on removing it")]
-    Left,
-}
-
     loaded: store::Loaded,
     kept: &mut incarnation::Kept,
 ) -> anyhow::Result<Boot> {

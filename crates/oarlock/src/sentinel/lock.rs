@@ -13,7 +13,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::shell;
-use crate::process::identity;
+use crate::notify::Watchdog;
+use crate::process::{clock, identity};
 
 /// How often a waiting sentinel looks whether the lock is free, should it miss the holder's end.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
@@ -38,7 +39,10 @@ impl Lock {
         // Nobody else may open it: whoever can, can lock it.
         let file = File::options().read(true).write(true).create(true).mode(0o600).truncate(false).open(path)?;
         let mut told_to_end = false;
+        let mut watchdog = Watchdog::from_env();
         loop {
+            // Whoever waits is well, too.
+            watchdog.pet(clock::boot_us());
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if told_to_end => return Ok(None),
                 Ok(()) => {

@@ -23,6 +23,7 @@ use super::services::Services;
 use super::store::{Found, Store};
 use super::{Options, StartError, keeper};
 use crate::network::Netlink;
+use crate::notify::Watchdog;
 use crate::process::cgroup::Groups;
 use crate::process::{clock, identity, ignore_no_signals, signal_descriptor};
 
@@ -94,6 +95,7 @@ pub(super) struct Shell {
     hopeless: Option<u8>,
     signals: OwnedFd,
     timer: OwnedFd,
+    watchdog: Watchdog,
 }
 
 impl Shell {
@@ -138,6 +140,7 @@ impl Shell {
             hopeless: None,
             signals,
             timer: timer.map_err(StartError::new("creating a timer"))?,
+            watchdog: Watchdog::from_env(),
         };
         shell.take_over(&found);
         shell.log(&format!("started: {platform:?}"));
@@ -191,6 +194,7 @@ impl Shell {
             let ready = self.wait().map_err(StartError::new("waiting"))?;
             // A lapse comes before whatever else happened.
             self.handle(Event::Tick);
+            self.watchdog.pet(clock::boot_us());
             // Before the ends of processes: a short program runs first and ends then.
             self.serve_reports();
             for source in ready {
@@ -356,7 +360,7 @@ impl Shell {
     fn arm(&self) -> io::Result<()> {
         let start = self.next_start_us();
         let look = self.services.must_look().then(|| clock::boot_us() + LOOK_EVERY_US);
-        let wake = [self.machine.wake_at_us(), start, look].into_iter().flatten().min();
+        let wake = [self.machine.wake_at_us(), start, look, self.watchdog.due_us()].into_iter().flatten().min();
         // An all-zero time would disarm the timer instead of firing at once.
         let at_us = wake.map_or(0, |at_us| at_us.max(1));
         let it_value =
