@@ -128,6 +128,8 @@ impl Voter {
         }
         if renew.lease > self.lease_saved {
             self.lease_max = self.lease_max.max(renew.lease);
+            // It is wanted from now on, though nobody counts on it before it is acknowledged.
+            self.long_until = self.long_until.max(now + state.config.timing.with_drift(renew.lease));
             return Reply::SaveFirst;
         }
         if let Some(last) = self.last.get(&from) {
@@ -178,5 +180,44 @@ impl Voter {
             self.until.insert(*node, until);
         }
         self.promised.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Timing};
+
+    fn state() -> State {
+        let node = |id| crate::config::NodeConfig { id: NodeId(id), name: format!("n{id}"), witness: false };
+        State::begin(Config {
+            generation: 1,
+            text: "".into(),
+            cluster: "c".into(),
+            timing: Timing::FAST,
+            nodes: [1, 2, 3].map(node).to_vec(),
+            groups: Vec::new(),
+        })
+    }
+
+    fn renew(state: &State, lease: Span, sequence: u64) -> Renew {
+        Renew { incarnation: 1, generation: 1, voters_version: state.voters.version, sequence, lease, beacon: 0 }
+    }
+
+    #[test]
+    fn a_grace_is_granted_however_long_the_voter_has_run_and_shortened_when_it_is_over() {
+        let state = state();
+        let usual = state.config.timing.lease;
+        let mut voter = Voter::new(Mono(0), usual, BTreeMap::new());
+        let hour = Mono(3_600_000_000);
+        let grace = Span::from_ms(10_000);
+        assert_eq!(voter.on_renew(hour, NodeId(2), &renew(&state, grace, 1), &state), Reply::SaveFirst);
+        assert!(!voter.shorten(hour, usual), "it was only just asked for");
+        voter.saved(voter.lease_max());
+        let asked = hour + Span::from_ms(20);
+        assert_eq!(voter.on_renew(asked, NodeId(2), &renew(&state, grace, 2), &state), Reply::Ack);
+        assert!(!voter.shorten(asked + grace, usual), "drift");
+        assert!(voter.shorten(asked + grace + grace, usual));
+        assert_eq!(voter.lease_max(), usual);
     }
 }
