@@ -106,20 +106,9 @@ impl Driver {
     /// A driver that knows nothing of its resources yet. `nonce` is new at each start: what a former
     /// agent was permitted is not ours to do.
     pub fn new(id: GroupId, config: &GroupConfig, nonce: u64) -> Driver {
-        let units: Vec<Unit> = config
-            .resources
-            .iter()
-            .map(|resource| match resource.kind {
-                Kind::Address => Unit::Address(Address::default()),
-                Kind::ReaderAddress => Unit::Reader(Address::default()),
-                Kind::Postgresql => Unit::Database(Box::default()),
-                Kind::Service => Unit::Service(Service::default()),
-            })
-            .collect();
-        let shown = vec![String::new(); units.len()];
-        Driver {
+        let mut driver = Driver {
             id,
-            units,
+            units: Vec::new(),
             stage: Stage::Run,
             owned: None,
             database_trouble: None,
@@ -128,7 +117,22 @@ impl Driver {
             rejoin_nonce: nonce,
             replaced: BTreeMap::new(),
             readers: Readers::default(),
-            shown,
+            shown: Vec::new(),
+        };
+        driver.grow(config);
+        driver
+    }
+
+    /// Takes on the resources that a new configuration adds; they come after those that are there.
+    pub fn grow(&mut self, config: &GroupConfig) {
+        for resource in config.resources.iter().skip(self.units.len()) {
+            self.units.push(match resource.kind {
+                Kind::Address => Unit::Address(Address::default()),
+                Kind::ReaderAddress => Unit::Reader(Address::default()),
+                Kind::Postgresql => Unit::Database(Box::default()),
+                Kind::Service => Unit::Service(Service::default()),
+            });
+            self.shown.push(String::new());
         }
     }
 

@@ -5,6 +5,7 @@
 //! defaults and their meaning, stand in one table ([`schema`]): the reader refuses what is not in
 //! it, and the reference page is printed from it.
 
+pub mod change;
 mod cluster;
 mod group;
 mod names;

@@ -2,6 +2,7 @@
 
 use oarlock::causes::with_causes;
 use oarlock::cli::AgentOptions;
+use oarlock::runtime::Ended;
 use oarlock::{cli, process, runtime, sentinel};
 use std::process::ExitCode;
 
@@ -44,7 +45,9 @@ fn serve(options: &AgentOptions, socket: i32) -> ExitCode {
         tracing::warn!(%error, "no real-time scheduling");
     }
     match run(options, socket) {
-        Ok(()) => {
+        // The sentinel starts another.
+        Ok(Ended::Restart) => return ExitCode::SUCCESS,
+        Ok(Ended::SentinelGone) => {
             let error = sentinel::become_sentinel();
             tracing::error!(%error, "cannot become the sentinel");
         }
@@ -58,7 +61,7 @@ fn serve(options: &AgentOptions, socket: i32) -> ExitCode {
     ExitCode::from(INTERNAL)
 }
 
-fn run(options: &AgentOptions, socket: i32) -> anyhow::Result<()> {
+fn run(options: &AgentOptions, socket: i32) -> anyhow::Result<Ended> {
     let socket = process::inherited(socket)?;
     let open = socket.try_clone()?;
     // An agent whose socket closes is killed at once; one that failed has yet to say its exit code.

@@ -2,6 +2,7 @@
 //! wants done. Nothing in the loop waits: everything slow is a task that reports back.
 
 mod actions;
+mod applying;
 mod calls;
 mod clock;
 mod config_file;
@@ -42,14 +43,33 @@ pub(crate) enum Inner {
     LeaseArmed(u64),
     /// For the other nodes.
     Tell(Envelope),
+    /// For one other node.
+    Send(u8, Envelope),
     /// For people.
     Note(String),
+    /// The other nodes have looked at a new configuration.
+    Checked(Box<applying::Verdict>),
+    /// The committed configuration is in its file.
+    ConfigWritten,
+    /// The sentinel knows all it must know for the agent to start anew.
+    Restart,
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The sentinel is dead: this process becomes the sentinel.
+    SentinelGone,
+    /// The agent is to start anew: the sentinel sees to that when this process ends.
+    Restart,
 }
 
 /// The agent of one node.
 pub(crate) struct Node {
     core: Core,
     settings: Settings,
+    /// What everything was made from that is made once.
+    started_with: Settings,
     config_path: PathBuf,
     transport: Transport,
     store: Store,
@@ -60,7 +80,8 @@ pub(crate) struct Node {
     config_texts: watch::Sender<Arc<str>>,
     connected: Connected,
     log: EventLog,
-    calls: BTreeMap<u64, Reply>,
+    /// Who waits for the core's answer, and what to add to it.
+    calls: BTreeMap<u64, (Reply, Option<String>)>,
     next_call: u64,
     platform: oarlock_core::sentinel::Platform,
     incarnation: incarnation::Kept,
@@ -69,6 +90,11 @@ pub(crate) struct Node {
     clock_offsets: BTreeMap<u8, i64>,
     /// The request for the grace under which the sentinel may leave.
     leave_call: Option<u64>,
+    /// The question to the other nodes that is under way.
+    asking: Option<applying::Asking>,
+    /// When this agent starts anew, and the request for the grace under which it does.
+    restart_at: Option<tokio::time::Instant>,
+    restart_call: Option<u64>,
 }
 
 /// Where things come in.
@@ -87,7 +113,7 @@ const GREETING_EVERY: Duration = Duration::from_secs(2);
 
 impl Node {
     /// Serves until the sentinel is gone.
-    pub(crate) async fn serve(&mut self, mut inputs: Inputs) {
+    pub(crate) async fn serve(&mut self, mut inputs: Inputs) -> Ended {
         self.drain();
         let mut greeting = tokio::time::interval(GREETING_EVERY);
         loop {
@@ -96,14 +122,18 @@ impl Node {
             tokio::select! {
                 biased;
                 notice = inputs.notices.recv() => match notice {
-                    None => return,
+                    None => return Ended::SentinelGone,
                     Some(notice) => self.noticed(notice),
                 },
                 event = self.transport.next() => self.transported(event),
                 event = self.store.next() => self.stored(event),
-                Some(inner) = inputs.inner.recv() => self.inner(inner),
+                Some(inner) = inputs.inner.recv() => match inner {
+                    Inner::Restart => return Ended::Restart,
+                    inner => self.inner(inner),
+                },
                 Some(call) = inputs.calls.recv() => self.called(call),
                 _ = greeting.tick() => self.greet(),
+                () = moment(self.restart_at) => self.restart_due(),
                 () = tokio::time::sleep(pause) => self.handle(Event::Ticked),
             }
         }
@@ -119,7 +149,11 @@ impl Node {
             Inner::Observed(resource, what) => self.handle(Event::Observed { resource, what }),
             Inner::LeaseArmed(generation) => self.handle(Event::LeaseArmed { generation }),
             Inner::Tell(envelope) => self.tell_all(&envelope),
+            Inner::Send(to, envelope) => self.send(to, &envelope),
             Inner::Note(text) => self.note(text),
+            Inner::Checked(verdict) => self.judged(*verdict),
+            Inner::ConfigWritten => self.config_written(),
+            Inner::Restart => {}
         }
     }
 
@@ -158,6 +192,8 @@ impl Node {
                 self.handle(Event::Received { from: NodeId(from), message: *message });
             }
             Envelope::Connections { address, pairs } => self.connected.set(address, pairs),
+            Envelope::Check { id, text } => self.check_for(from, id, text),
+            Envelope::Checked { id, problems } => self.checked_by(from, id, problems),
             Envelope::Greeting { unix_ms, realtime } => {
                 self.realtime.insert(from, realtime);
                 let offset =
@@ -237,5 +273,13 @@ impl Node {
     fn name_of(&self, id: u8) -> String {
         let node = self.settings.nodes.iter().find(|node| node.id.0 == id);
         node.map_or_else(|| format!("n{id}"), |node| node.name.clone())
+    }
+}
+
+/// Waits until then; for ever where there is no such moment.
+async fn moment(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

@@ -75,6 +75,9 @@ impl Core {
                 generation: state.config.generation,
                 text: state.config.text.clone(),
             });
+            for (driver, group) in self.drivers.iter_mut().zip(&state.config.groups) {
+                driver.grow(group);
+            }
             let known = self.drivers.len();
             let new = state.config.groups().skip(known).map(|(id, group)| Driver::new(id, group, self.next_nonce));
             self.drivers.extend(new);

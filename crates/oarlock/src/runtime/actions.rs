@@ -33,8 +33,13 @@ impl Node {
                 Action::Answer { id, answer } => {
                     if self.leave_call == Some(id) {
                         self.leave(answer == Answer::Done);
-                    } else if let Some(reply) = self.calls.remove(&id) {
-                        reply.send(Response::from(answer));
+                    } else if self.restart_call == Some(id) {
+                        self.restart();
+                    } else if let Some((reply, note)) = self.calls.remove(&id) {
+                        reply.send(match Response::from(answer) {
+                            Response::Done { note: None } => Response::Done { note },
+                            other => other,
+                        });
                     }
                 }
                 Action::Record(happening) => self.happened(&happening),

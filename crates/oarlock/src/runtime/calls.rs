@@ -1,13 +1,11 @@
 //! Answers the control socket.
 
 use super::Node;
-use crate::config;
 use crate::control::protocol::ClockOffset;
 use crate::control::resolve::{self, Subject};
 use crate::control::{AgentInfo, Call, Reply, Request, Response, StatusReport};
 use oarlock_core::Event;
 use oarlock_core::request::Request as CoreRequest;
-use std::sync::Arc;
 
 impl Node {
     pub(super) fn called(&mut self, call: Call) {
@@ -31,80 +29,24 @@ impl Node {
             }),
             Request::Apply { text, dry_run } => self.apply(text, dry_run, reply),
             other => match resolve::core_request(&config, &other) {
-                Ok(Some(request)) => self.ask_core(request, reply),
+                Ok(Some(request)) => self.ask_core(request, reply, None),
                 Ok(None) => reply.send(Response::negative("this agent does not know that request")),
                 Err(response) => reply.send(response),
             },
         }
     }
 
-    fn ask_core(&mut self, request: CoreRequest, reply: Reply) {
+    /// A number that no other request has.
+    pub(super) fn next_id(&mut self) -> u64 {
         self.next_call += 1;
-        let id = self.next_call;
-        self.calls.insert(id, reply);
+        self.next_call
+    }
+
+    /// `note` is added to the answer when it is done.
+    pub(super) fn ask_core(&mut self, request: CoreRequest, reply: Reply, note: Option<String>) {
+        let id = self.next_id();
+        self.calls.insert(id, (reply, note));
         self.handle(Event::Requested { id, request });
-    }
-
-    /// Validates as a whole; with problems nothing is applied anywhere.
-    fn apply(&mut self, text: String, dry_run: bool, reply: Reply) {
-        let settings = match config::parse("the new configuration", &text) {
-            Ok(settings) => settings,
-            Err(problems) => {
-                return reply.send(Response::Usage { problems: vec![problems.to_string()] });
-            }
-        };
-        if let Some(problem) = self.forbidden_change(&settings) {
-            return reply.send(Response::Usage { problems: vec![problem] });
-        }
-        if dry_run {
-            return reply.send(Response::Done { note: Some("valid; nothing was changed".to_owned()) });
-        }
-        let generation = self.core.state().config.generation + 1;
-        self.ask_core(CoreRequest::Apply { config: Box::new(settings.core(generation)) }, reply);
-    }
-
-    /// What a running cluster cannot take yet.
-    fn forbidden_change(&self, new: &config::Settings) -> Option<String> {
-        let nodes = |settings: &config::Settings| -> Vec<_> {
-            settings.nodes.iter().map(|node| (node.id, node.name.clone(), node.witness, node.links.clone())).collect()
-        };
-        if new.cluster != self.settings.cluster {
-            return Some(format!(
-                "cluster name \"{}\" differs from the running \"{}\"",
-                new.cluster, self.settings.cluster
-            ));
-        }
-        if nodes(new) != nodes(&self.settings) {
-            return Some("the set of nodes cannot be changed by apply yet\n  hint: keep [[node]] as it is".to_owned());
-        }
-        let shape = |settings: &config::Settings| settings.core(0).groups;
-        if shape(new) != shape(&self.settings)
-            && shape(new)
-                .iter()
-                .map(|group| &group.resources)
-                .ne(shape(&self.settings).iter().map(|group| &group.resources))
-        {
-            return Some(
-                "resources cannot be added to, or removed from, a running group by apply yet\n  \
-                 hint: change settings of existing resources only"
-                    .to_owned(),
-            );
-        }
-        None
-    }
-
-    /// The committed configuration becomes the file on this node.
-    pub(super) fn adopt_config(&mut self, generation: u64, text: &Arc<str>) {
-        match config::parse("the committed configuration", text) {
-            Ok(settings) => {
-                let _ = self.leases.send(super::lease::Step::Timing(settings.timing));
-                self.config_texts.send_replace(text.clone());
-                self.resources.reconfigure(&settings);
-                self.settings = settings;
-                self.note(format!("configuration generation {generation} is in force"));
-            }
-            Err(_) => self.note(format!("configuration generation {generation} is not understood by this version")),
-        }
     }
 
     fn status(&self) -> Response {
@@ -158,9 +100,9 @@ impl Node {
     pub(super) fn terminate(&mut self) {
         self.note("asked to end; the services keep running".to_owned());
         let grace_ms = 10_000;
-        self.next_call += 1;
-        self.leave_call = Some(self.next_call);
-        self.handle(Event::Requested { id: self.next_call, request: CoreRequest::Grace { grace_ms } });
+        let id = self.next_id();
+        self.leave_call = Some(id);
+        self.handle(Event::Requested { id, request: CoreRequest::Grace { grace_ms } });
     }
 
     /// The grace is committed (or could not be had): the sentinel may go, the services stay.

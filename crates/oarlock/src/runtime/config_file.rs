@@ -13,14 +13,16 @@ const MODE: u32 = 0o644;
 
 /// Writes the newest committed text whenever there is another, beside the loop: a slow disk must not
 /// hold that up.
-pub async fn keep(path: PathBuf, mut newest: watch::Receiver<Arc<str>>, notes: mpsc::Sender<Inner>) {
+pub async fn keep(path: PathBuf, mut newest: watch::Receiver<Arc<str>>, inner: mpsc::Sender<Inner>) {
     while newest.changed().await.is_ok() {
         let (path, text) = (path.clone(), newest.borrow_and_update().clone());
         let shown = path.display().to_string();
         let written = tokio::task::spawn_blocking(move || write(&path, &text)).await;
-        if let Err(error) = written.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            let _ = notes.send(Inner::Note(format!("cannot write {shown}: {error}"))).await;
-        }
+        let report = match written.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(()) => Inner::ConfigWritten,
+            Err(error) => Inner::Note(format!("cannot write {shown}: {error}")),
+        };
+        let _ = inner.send(report).await;
     }
 }
 

@@ -25,6 +25,20 @@ pub enum Envelope {
         /// Real-time scheduling was granted there.
         realtime: bool,
     },
+    /// Can you take this configuration?
+    Check {
+        /// Echoed in the answer.
+        id: u64,
+        /// The whole file.
+        text: String,
+    },
+    /// The answer: every problem, none if it can.
+    Checked {
+        /// As in the question.
+        id: u64,
+        /// In words.
+        problems: Vec<String>,
+    },
 }
 
 /// Why bytes are not a message.

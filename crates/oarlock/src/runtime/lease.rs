@@ -45,6 +45,8 @@ pub enum Step {
     },
     /// The cluster keeps other times from now on.
     Timing(Timing),
+    /// All before this is told: the loop may end, for the agent to start anew.
+    Restart,
 }
 
 /// Who tells.
@@ -102,6 +104,9 @@ impl Teller {
                 self.ask(Request::Floor { applied_index: floor_index, released: Some((group, epoch)) }).await?;
             }
             Step::Floor { floor_index } => self.raise_floor(floor_index).await?,
+            Step::Restart => {
+                let _ = self.inner.send(Inner::Restart).await;
+            }
             Step::Timing(timing) => (self.heartbeat, self.patience) = waits(&timing),
         }
         Some(())

@@ -159,11 +159,9 @@ impl Resources {
         }
     }
 
-    /// A new configuration is in force. Settings of running agents are taken over when the agent
-    /// is next started.
-    pub fn reconfigure(&self, _settings: &Settings) {
-        let text = "changed settings of resources take effect when the agent is restarted".to_owned();
-        let _ = self.inner.try_send(Inner::Note(text));
+    /// Where tasks of the loop report, as those of the resources do.
+    pub fn inner(&self) -> mpsc::Sender<Inner> {
+        self.inner.clone()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::events::EventLog;
 use super::resources::{Resources, Surroundings};
-use super::{Connected, Inputs, Node, clock, config_file, incarnation, lease};
+use super::{Connected, Ended, Inputs, Node, clock, config_file, incarnation, lease};
 use crate::causes::with_causes;
 use crate::cli::AgentOptions;
 use crate::config::{self, ConfigError, NodeSettings, Settings};
@@ -19,7 +19,7 @@ use oarlock_core::sentinel::{Reply, Request, Welcome};
 use oarlock_core::time::Mono;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -50,11 +50,11 @@ pub enum Misconfigured {
     },
 }
 
-/// Runs the agent until its sentinel is gone: the caller then becomes the sentinel.
+/// Runs the agent until its sentinel is gone, or it is to start anew.
 ///
 /// # Errors
 /// When it cannot start: configuration ([`Misconfigured`]), key, store, sockets.
-pub fn run(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> {
+pub fn run(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<Ended> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(8)
@@ -66,21 +66,17 @@ pub fn run(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> {
     served
 }
 
-async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> {
+async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<Ended> {
     let (sentinel, notices) = SentinelHandle::new(sentinel).context("cannot use the socket to the sentinel")?;
     let welcome = match silent_if_lapsed(&sentinel).await {
         Ok(welcome) => welcome,
         // Killed for its silence, or dead.
-        Err(Unsettled::Sentinel(SentinelError::Timeout { .. } | SentinelError::Gone)) => return Ok(()),
+        Err(Unsettled::Sentinel(SentinelError::Timeout { .. } | SentinelError::Gone)) => {
+            return Ok(Ended::SentinelGone);
+        }
         Err(error) => return Err(error.into()),
     };
-    let settings = config::load(&options.config).map_err(Misconfigured::from)?;
-    let config_dir = options.config.parent().unwrap_or(std::path::Path::new("/")).to_owned();
-    let key = PrivateKey::read(&config_dir.join("node.key")).map_err(Misconfigured::from)?;
-    let me = settings
-        .node_by_key(&key.public())
-        .cloned()
-        .ok_or_else(|| Misconfigured::Stranger { path: options.config.clone() })?;
+    let (settings, key, me) = identify(&options.config)?;
     let owner = store::Owner { cluster: settings.cluster.clone(), node: me.name.clone() };
     let (store, loaded) = Store::open(&options.state_dir.join("voter"), &owner)?;
     let mut kept = incarnation::Kept::read(&options.run_dir);
@@ -98,7 +94,7 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> 
         sentinel: sentinel.clone(),
         inner,
         connected: connected.clone(),
-        config_dir,
+        config_dir: crate::enrol::directory(&options.config),
         run_dir: options.run_dir.clone(),
         log_dir: std::path::PathBuf::from("/var/log/oarlock"),
     };
@@ -115,6 +111,7 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> 
     crate::notify::ready(&format!("node {} of cluster {}", me.name, settings.cluster));
     let mut node = Node {
         core: Core::new(boot, clock::now()),
+        started_with: settings.clone(),
         settings,
         config_path: options.config.clone(),
         transport,
@@ -132,9 +129,20 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<()> 
         realtime: BTreeMap::new(),
         clock_offsets: BTreeMap::new(),
         leave_call: None,
+        asking: None,
+        restart_at: None,
+        restart_call: None,
     };
-    node.serve(Inputs { notices, inner: inner_queue, calls: call_queue }).await;
-    Ok(())
+    Ok(node.serve(Inputs { notices, inner: inner_queue, calls: call_queue }).await)
+}
+
+/// The configuration, and which of its nodes this machine is.
+fn identify(config: &Path) -> Result<(Settings, PrivateKey, NodeSettings), Misconfigured> {
+    let settings = config::load(config)?;
+    let key = PrivateKey::read(&crate::enrol::directory(config).join("node.key"))?;
+    let me = settings.node_by_key(&key.public()).cloned();
+    let me = me.ok_or_else(|| Misconfigured::Stranger { path: config.to_owned() })?;
+    Ok((settings, key, me))
 }
 
 /// What the sentinel knows. After a lapse: once everything that was guarded is gone, since the next

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test panics
 
 mod agent;
+mod apply;
 mod network;
 mod rig;
 mod sentinel;
@@ -20,7 +21,7 @@ type Case = (&'static str, fn());
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let cases = [network::CASES, sentinel::CASES, agent::CASES].concat();
+    let cases = [network::CASES, sentinel::CASES, agent::CASES, apply::CASES].concat();
     if arguments.first().is_some_and(|role| role == rig::ROLE) {
         return rig::play(&arguments);
     }

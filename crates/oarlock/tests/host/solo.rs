@@ -47,13 +47,49 @@ impl Solo {
     /// Prepared, not started. `state_dir` is made here unless given.
     pub fn new(state_dir: Option<&Path>, lease_ms: u64) -> Solo {
         hide_the_machine();
-        let directory = PathBuf::from(format!("/dev/shm/oarlock-solo-{}", std::process::id()));
-        fs::create_dir_all(directory.join("etc")).unwrap();
-        let state_dir = state_dir.map_or_else(|| directory.join("state"), Path::to_owned);
         let key = PrivateKey::generate().unwrap();
+        let mut solo = Solo::member("one", &config(&key.public().to_string(), lease_ms), &key);
+        if let Some(state_dir) = state_dir {
+            solo.state_dir = state_dir.to_owned();
+        }
+        solo
+    }
+
+    /// One node of several, prepared and not started; the machine is hidden already.
+    pub fn member(name: &str, config: &str, key: &PrivateKey) -> Solo {
+        let directory = PathBuf::from(format!("/dev/shm/oarlock-solo-{}-{name}", std::process::id()));
+        fs::create_dir_all(directory.join("etc")).unwrap();
         key.write_new(&directory.join("etc/node.key")).unwrap();
-        fs::write(directory.join("etc/oarlock.toml"), config(&key.public().to_string(), lease_ms)).unwrap();
-        Solo { directory, state_dir, sentinel: None }
+        fs::write(directory.join("etc/oarlock.toml"), config).unwrap();
+        Solo { state_dir: directory.join("state"), directory, sentinel: None }
+    }
+
+    /// Ends it without giving anybody a chance to say so.
+    pub fn power_off(&mut self) {
+        for _ in 0..5 {
+            // Stopped first, the agent before the sentinel: either alone would be replaced by the other.
+            let pids: Vec<u32> = self.agent().into_iter().chain(self.holder()).collect();
+            for how in [Signal::STOP, Signal::KILL] {
+                pids.iter().for_each(|pid| signal(*pid, how));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            if !pids.iter().any(|pid| runs(*pid)) {
+                break;
+            }
+        }
+        if let Some(mut sentinel) = self.sentinel.take() {
+            let _ = sentinel.kill();
+            let _ = sentinel.wait();
+        }
+        let services = self.record()["services"].as_array().cloned().unwrap_or_default();
+        for pid in services.iter().filter_map(|service| service["main"]["Running"]["pid"].as_u64()) {
+            signal(u32::try_from(pid).unwrap(), Signal::KILL);
+        }
+    }
+
+    /// The configuration as it stands in the file.
+    pub fn file(&self) -> String {
+        fs::read_to_string(self.directory.join("etc/oarlock.toml")).unwrap()
     }
 
     /// Started, and the service runs.
@@ -164,25 +200,7 @@ impl Solo {
 
 impl Drop for Solo {
     fn drop(&mut self) {
-        // Stopped first, the agent before the sentinel: either alone would be replaced by the other.
-        for _ in 0..5 {
-            let pids: Vec<u32> = self.agent().into_iter().chain(self.holder()).collect();
-            for how in [Signal::STOP, Signal::KILL] {
-                pids.iter().for_each(|pid| signal(*pid, how));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-            if !pids.iter().any(|pid| runs(*pid)) {
-                break;
-            }
-        }
-        if let Some(sentinel) = &mut self.sentinel {
-            let _ = sentinel.kill();
-            let _ = sentinel.wait();
-        }
-        let services = self.record()["services"].as_array().cloned().unwrap_or_default();
-        for pid in services.iter().filter_map(|service| service["main"]["Running"]["pid"].as_u64()) {
-            signal(u32::try_from(pid).unwrap(), Signal::KILL);
-        }
+        self.power_off();
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
