@@ -99,7 +99,7 @@ pub struct Driver {
     /// Up to where a node's report is too old to say which copy it has: it may have replaced it.
     replaced: BTreeMap<NodeId, u64>,
     readers: Readers,
-    shown: Vec<String>,
+    shown: Vec<&'static str>,
 }
 
 impl Driver {
@@ -132,7 +132,7 @@ impl Driver {
                 Kind::Postgresql => Unit::Database(Box::default()),
                 Kind::Service => Unit::Service(Service::default()),
             });
-            self.shown.push(String::new());
+            self.shown.push("");
         }
     }
 

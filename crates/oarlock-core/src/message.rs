@@ -6,6 +6,7 @@ use crate::ids::{CopyId, NodeId};
 use crate::resource::postgresql::Lsn;
 use crate::time::Span;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// Largest encoded message accepted, in bytes: a snapshot with its configuration text, with room.
 pub const MESSAGE_MAX_BYTES: usize = 256 * 1024;
@@ -115,11 +116,23 @@ pub struct GroupReport {
     pub resources: Vec<ResourceReport>,
 }
 
+impl GroupReport {
+    /// Whether it says the same, but for the position of the copy, which moves all the time.
+    #[must_use]
+    pub fn is_like(&self, other: &GroupReport) -> bool {
+        let GroupReport { unfit, worn, ready, inspected, serving, linked, copy, resources } = self;
+        let still = |copy: &Option<CopyReport>| copy.map(|copy| CopyReport { position: Lsn::default(), ..copy });
+        (unfit, worn, resources) == (&other.unfit, &other.worn, &other.resources)
+            && (ready, inspected, serving, linked) == (&other.ready, &other.inspected, &other.serving, &other.linked)
+            && still(copy) == still(&other.copy)
+    }
+}
+
 /// One resource on one node, for display.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceReport {
     /// One word.
-    pub state: String,
+    pub state: Cow<'static, str>,
     /// Failures within the counting time.
     pub failures: u32,
     /// Why, when there is more to say.

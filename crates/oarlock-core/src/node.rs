@@ -18,7 +18,6 @@ use crate::ids::NodeId;
 use crate::lease::{Holder, Voter};
 use crate::message::{Message, Promise, Report};
 use crate::planner::{self, Knowledge};
-use crate::resource::postgresql::Lsn;
 use crate::rules::Rules;
 use crate::state::State;
 use crate::time::Mono;
@@ -47,6 +46,8 @@ pub struct Core {
     reported: Report,
     reports: BTreeMap<NodeId, Report>,
     drivers: Vec<Driver>,
+    /// Who is committed as dead, or was never here: as `state` has it.
+    dead: BTreeSet<NodeId>,
     proposed: Vec<(Entry, Mono)>,
     persisting: Persisting,
     wishes: BTreeMap<Promise, NodeId>,
@@ -65,6 +66,8 @@ pub struct Core {
     requests: Vec<PendingRequest>,
     links: BTreeMap<(NodeId, u8), bool>,
     actions: VecDeque<Action>,
+    /// Counts what was ordered of resources.
+    ordered: u64,
 }
 
 /// What is on its way to the disk.
@@ -119,6 +122,7 @@ impl Core {
         let started = if rules.start_counts { now } else { Mono(0) };
         let (holder, floor_index, silenced) = resume(boot.held, boot.incarnation);
         let drivers = state.config.groups().map(|(id, group)| Driver::new(id, group, boot.seed)).collect();
+        let dead = dead_in(&state);
         let mut core = Core {
             me: boot.me,
             now,
@@ -136,6 +140,7 @@ impl Core {
             reported: Report::default(),
             reports: BTreeMap::new(),
             drivers,
+            dead,
             proposed: Vec::new(),
             persisting: Persisting::default(),
             wishes: BTreeMap::new(),
@@ -152,6 +157,7 @@ impl Core {
             requests: Vec::new(),
             links: BTreeMap::new(),
             actions: VecDeque::new(),
+            ordered: 0,
         };
         if let Some(reason) = disabled {
             core.disable(reason);
@@ -164,6 +170,7 @@ impl Core {
 
     /// Something happened at `now`. Drain [`Core::action`] afterwards.
     pub fn handle(&mut self, now: Mono, event: Event) {
+        let routine = self.is_routine(&event).then(|| self.pulse());
         self.now = self.now.max(now);
         self.notice_lapse();
         match event {
@@ -184,7 +191,32 @@ impl Core {
             }
             Event::Requested { id, request } => self.requested(id, request),
         }
+        if let Some(before) = routine {
+            self.turn_consensus();
+            if self.pulse() == before {
+                return self.persist();
+            }
+        }
         self.settle();
+    }
+
+    /// What comes many times a second and mostly changes nothing that anybody acts on. What does
+    /// act shows in [`Core::pulse`]; all else has until the next tick, half a heartbeat at most.
+    fn is_routine(&self, event: &Event) -> bool {
+        let routine = match event {
+            Event::LeaseArmed { .. } => true,
+            Event::Received { message, .. } => {
+                matches!(message, Message::Renew(_) | Message::Acked(_) | Message::Beacon { .. } | Message::Raft(_))
+            }
+            _ => false,
+        };
+        routine && self.disabled.is_none()
+    }
+
+    fn pulse(&self) -> impl PartialEq + use<> {
+        let leads = self.consensus.as_ref().is_some_and(Consensus::may_plan);
+        let lease = (self.holder.generation(), self.holder.is_begun(), self.holder.is_live(self.now));
+        (self.applied, self.proposed.len(), lease, leads, self.leader_seen, self.disabled.is_some())
     }
 
     /// The next action to carry out, in order.
@@ -289,14 +321,14 @@ impl Core {
         // Each round can enable the next (an applied entry frees a group, whose report lets the
         // leader plan); a handful is always enough, and the rest waits for the next event.
         for _ in 0..8 {
-            let before = (self.applied, self.actions.len(), self.proposed.len());
+            let before = (self.applied, self.ordered, self.proposed.len());
             self.turn_consensus();
             self.keep_lease();
             self.keep_promises();
             self.lead();
             self.drive();
             self.turn_consensus();
-            if before == (self.applied, self.actions.len(), self.proposed.len()) {
+            if before == (self.applied, self.ordered, self.proposed.len()) {
                 break;
             }
         }
@@ -417,12 +449,10 @@ impl Core {
     }
 
     fn drive(&mut self) {
-        let state = self.state.clone();
-        let dead: BTreeSet<NodeId> = state.nodes.keys().copied().filter(|node| !state.is_alive(*node)).collect();
         let site = Site {
             now: self.now,
             me: self.me,
-            state: &state,
+            state: &self.state,
             applied: self.applied,
             incarnation: self.holder.incarnation(),
             generation: self.holder.generation(),
@@ -430,12 +460,15 @@ impl Core {
             settled: self.applied >= self.floor_index,
             rules: self.rules,
             reports: &self.reports,
-            dead: &dead,
+            dead: &self.dead,
         };
         let outs: Vec<Out> = self.drivers.iter_mut().flat_map(|driver| driver.drive(&site)).collect();
         for out in outs {
             match out {
-                Out::Drive(order) => self.actions.push_back(Action::Drive(order)),
+                Out::Drive(order) => {
+                    self.ordered += 1;
+                    self.actions.push_back(Action::Drive(order));
+                }
                 Out::Propose(entry) => self.propose(entry),
                 Out::Record(happening) => self.record(happening),
             }
@@ -448,8 +481,7 @@ impl Core {
             applied: self.applied,
             groups: self.drivers.iter().map(|driver| driver.report(&self.state, self.me)).collect(),
         };
-        let changed = still(&own) != still(&self.reported);
-        if !changed && self.now < self.next_report {
+        if self.now < self.next_report && alike(&own, &self.reported) {
             return;
         }
         self.next_report = self.now + crate::time::Span(self.state.config.timing.lease.0 / 2);
@@ -465,13 +497,14 @@ impl Core {
     }
 }
 
-/// A report without what changes all the time.
-fn still(report: &Report) -> Report {
-    let mut report = Report { applied: 0, ..report.clone() };
-    for copy in report.groups.iter_mut().filter_map(|group| group.copy.as_mut()) {
-        copy.position = Lsn::default();
-    }
-    report
+/// Whether two reports differ only in what changes all the time.
+fn alike(a: &Report, b: &Report) -> bool {
+    let pairs = || a.groups.iter().zip(&b.groups);
+    a.incarnation == b.incarnation && a.groups.len() == b.groups.len() && pairs().all(|(a, b)| a.is_like(b))
+}
+
+fn dead_in(state: &State) -> BTreeSet<NodeId> {
+    state.nodes.keys().copied().filter(|node| !state.is_alive(*node)).collect()
 }
 
 fn resume(held: Option<Held>, incarnation: u64) -> (Holder, u64, bool) {

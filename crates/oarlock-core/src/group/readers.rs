@@ -82,7 +82,7 @@ impl Driver {
                 && resources.is_some_and(|resources| {
                     let mut readers =
                         self.units.iter().zip(resources).filter(|(unit, _)| matches!(unit, Unit::Reader(_)));
-                    readers.all(|(_, resource)| matches!(resource.state.as_str(), "down" | "failed"))
+                    readers.all(|(_, resource)| matches!(resource.state.as_ref(), "down" | "failed"))
                 })
         };
         config.nodes.iter().filter(|node| **node != site.me).all(|node| site.dead.contains(node) || has_none(*node))

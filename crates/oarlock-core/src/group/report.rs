@@ -86,19 +86,23 @@ impl Driver {
     /// Tells people of states that changed since the last time.
     pub(super) fn show_changes(&mut self, out: &mut Vec<Out>) {
         for (index, unit) in self.units.iter().enumerate() {
-            let report = resource_report(unit);
-            let Some(shown) = self.shown.get_mut(index) else { continue };
-            if *shown != report.state {
-                shown.clone_from(&report.state);
-                let resource = ResourceId { group: self.id, index: index as u8 };
-                out.push(Out::Record(Happening::Resource { resource, state: report.state, reason: None }));
-            }
+            let state = word(unit);
+            let Some(shown) = self.shown.get_mut(index).filter(|shown| **shown != state) else { continue };
+            *shown = state;
+            let resource = ResourceId { group: self.id, index: index as u8 };
+            out.push(Out::Record(Happening::Resource { resource, state: state.to_owned(), reason: None }));
         }
     }
 }
 
 fn resource_report(unit: &Unit) -> ResourceReport {
-    let state = match unit {
+    let (count, reason) = failures(unit);
+    ResourceReport { state: word(unit).into(), failures: count, reason }
+}
+
+/// The state of a resource in one word.
+fn word(unit: &Unit) -> &'static str {
+    match unit {
         Unit::Address(address) | Unit::Reader(address) => match address.state() {
             AddressState::Unknown => "unknown",
             AddressState::Down => "down",
@@ -131,7 +135,5 @@ fn resource_report(unit: &Unit) -> ResourceReport {
             DatabaseState::HandingOver => "handing-over",
             DatabaseState::Stopping => "stopping",
         },
-    };
-    let (count, reason) = failures(unit);
-    ResourceReport { state: state.to_owned(), failures: count, reason }
+    }
 }

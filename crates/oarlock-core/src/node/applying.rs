@@ -29,6 +29,7 @@ impl Core {
                 self.entry_applied(index, &entry);
             }
         }
+        self.dead = super::dead_in(&self.state);
         self.follow(&before);
     }
 

@@ -180,15 +180,13 @@ impl Core {
             *node != self.me && state.is_alive(*node) && self.now.since(self.voter.silent_since(*node)) > patience
         };
         let suspected: BTreeSet<NodeId> = state.nodes.keys().copied().filter(silent).collect();
-        for node in suspected.difference(&self.suspected.clone()) {
-            self.record(Happening::NodeSilent { node: *node });
+        let before = std::mem::replace(&mut self.suspected, suspected);
+        for node in self.suspected.difference(&before) {
+            self.actions.push_back(Action::Record(Happening::NodeSilent { node: *node }));
         }
-        for node in self.suspected.clone().difference(&suspected) {
-            if state.is_alive(*node) {
-                self.record(Happening::NodeHeard { node: *node });
-            }
+        for node in before.difference(&self.suspected).filter(|node| state.is_alive(**node)) {
+            self.actions.push_back(Action::Record(Happening::NodeHeard { node: *node }));
         }
-        self.suspected = suspected;
         if self.now.since(self.asked_at) < timing.heartbeat {
             return;
         }

@@ -194,7 +194,7 @@ impl Core {
         ResourceStatus {
             name: resource.name.clone(),
             kind: kind.into(),
-            state: owned.map_or_else(|| "stopped".into(), |report| report.state.clone()),
+            state: owned.map_or("stopped", |report| report.state.as_ref()).to_owned(),
             failures: owned.map_or(0, |report| report.failures),
             members: members.collect(),
         }
@@ -210,7 +210,7 @@ impl Core {
     ) -> MemberStatus {
         let report = self.group_report(node, id.group);
         let state = report.and_then(|report| report.resources.get(usize::from(id.index)));
-        let state = state.map_or_else(|| "unknown".into(), |report| report.state.clone());
+        let state = state.map_or("unknown", |report| report.state.as_ref()).to_owned();
         let data = kind == Kind::Postgresql;
         let role = match state.as_str() {
             "primary" | "primary-closed" | "handing-over" => "primary",
