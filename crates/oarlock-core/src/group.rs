@@ -342,7 +342,7 @@ impl Driver {
     }
 
     /// When something is due that no event announces.
-    pub fn wakeup(&self, state: &State) -> Option<Mono> {
+    pub fn wakeup(&self, state: &State, now: Mono) -> Option<Mono> {
         let timing = state.config.timing;
         let wait = self.owned.map(|(_, since)| since + timing.with_drift(timing.stop_budget));
         let failures = self.units.iter().map(failures_of);
@@ -351,7 +351,7 @@ impl Driver {
             Unit::Database(database) => database.wakeup(timing.lease),
             Unit::Address(_) | Unit::Reader(_) | Unit::Service(_) => [None, None],
         });
-        units.chain(pasts).chain([wait, self.readers.due_at(&timing)]).flatten().min()
+        units.chain(pasts).chain([wait, self.readers.due_at(&timing)]).flatten().filter(|due| *due > now).min()
     }
 }
 

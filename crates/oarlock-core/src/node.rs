@@ -66,6 +66,8 @@ pub struct Core {
     requests: Vec<PendingRequest>,
     links: BTreeMap<(NodeId, u8), bool>,
     actions: VecDeque<Action>,
+    /// When a driver has something to do that no event announces.
+    driver_due: Option<Mono>,
     /// Counts what was ordered of resources.
     ordered: u64,
 }
@@ -157,6 +159,7 @@ impl Core {
             requests: Vec::new(),
             links: BTreeMap::new(),
             actions: VecDeque::new(),
+            driver_due: None,
             ordered: 0,
         };
         if let Some(reason) = disabled {
@@ -193,7 +196,8 @@ impl Core {
         }
         if let Some(before) = routine {
             self.turn_consensus();
-            if self.pulse() == before {
+            let due = self.driver_due.is_some_and(|due| due <= self.now);
+            if self.pulse() == before && !due {
                 return self.persist();
             }
         }
@@ -231,7 +235,7 @@ impl Core {
             at = at.min(consensus.wakeup()).min(self.next_renew);
         }
         let untils = self.wishes.keys().map(|wish| self.voter.until(wish.node, &self.state));
-        let drivers = self.drivers.iter().filter_map(|driver| driver.wakeup(&self.state));
+        let drivers = self.driver_due;
         let mine = self.holder.deadline().into_iter().chain(self.requests.iter().map(|request| request.deadline));
         // What was due and still stands waits for an event, not for time: never spin.
         let later = untils.chain(drivers).chain(mine).filter(|due| *due > self.now);
@@ -335,6 +339,7 @@ impl Core {
         self.report();
         self.check_requests();
         self.persist();
+        self.driver_due = self.drivers.iter().filter_map(|driver| driver.wakeup(&self.state, self.now)).min();
     }
 
     fn turn_consensus(&mut self) {
