@@ -51,10 +51,22 @@ impl World {
         }
     }
 
-    /// After each event.
+    /// After each event. What runs where is looked at when it has changed.
     pub fn check_always(&mut self) {
-        self.check_one_owner();
-        self.check_lease_before_life();
+        let budget = self.config.timing.stop_budget.0 * 11 / 10;
+        let mut stirred = false;
+        for host in &mut self.hosts {
+            stirred |= std::mem::take(&mut host.run.stirred);
+            // What a pause excuses until then counts from then on.
+            if host.run.resumed_at_us.is_some_and(|at| self.now >= at + budget) {
+                host.run.resumed_at_us = None;
+                stirred = true;
+            }
+        }
+        if stirred {
+            self.check_one_owner();
+        }
+        self.check_lease_before_life(stirred);
     }
 
     /// A core may have applied something.

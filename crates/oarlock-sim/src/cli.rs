@@ -52,6 +52,8 @@ struct Summary {
     next_seed: u64,
     simulated_hours: f64,
     minutes: f64,
+    #[serde(default)]
+    core_seconds: f64,
     acknowledged: u64,
     longest_settling_s: f64,
     failures: Vec<(u64, String)>,
@@ -114,6 +116,7 @@ fn many(arguments: &Arguments) -> ExitCode {
         for _ in 0..arguments.threads.unwrap_or(cores) {
             scope.spawn(|| {
                 loop {
+                    let busy = Busy::now();
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let late = until.is_some_and(|until| Instant::now() >= until);
                     if seed > last || late || seed > stop.load(Ordering::Relaxed) {
@@ -124,7 +127,7 @@ fn many(arguments: &Arguments) -> ExitCode {
                     if verdict.broken.is_some() && !arguments.keep_going {
                         stop.fetch_min(seed, Ordering::Relaxed);
                     }
-                    count(&shared, seed, layout, &verdict);
+                    count(&shared, seed, layout, &verdict, busy.seconds_since());
                 }
             });
         }
@@ -143,11 +146,12 @@ fn many(arguments: &Arguments) -> ExitCode {
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn count(shared: &Mutex<(Summary, Instant)>, seed: u64, layout: Layout, verdict: &Verdict) {
+fn count(shared: &Mutex<(Summary, Instant)>, seed: u64, layout: Layout, verdict: &Verdict, core_seconds: f64) {
     let mut guard = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (summary, printed) = &mut *guard;
     summary.seeds += 1;
     summary.next_seed = summary.next_seed.max(seed + 1);
+    summary.core_seconds += core_seconds;
     summary.simulated_hours += verdict.simulated_us as f64 / 3.6e9;
     summary.acknowledged += verdict.acknowledged;
     summary.longest_settling_s = summary.longest_settling_s.max(verdict.settled_us as f64 / 1e6);
@@ -177,6 +181,38 @@ fn report(done: &Summary, layout: Layout, began: Instant) {
         done.acknowledged,
         done.longest_settling_s,
     );
+    let seconds = done.core_seconds.max(1e-9);
+    println!(
+        "on one core: {:.1} seeds a second, {:.1} h simulated a minute",
+        done.seeds as f64 / seconds,
+        done.simulated_hours * 60.0 / seconds,
+    );
+}
+
+/// What a thread has used of its core: on a busy machine less than has passed.
+enum Busy {
+    /// As the kernel counts it, in nanoseconds.
+    Used(u64),
+    /// Where the kernel does not say.
+    Passed(Instant),
+}
+
+impl Busy {
+    fn now() -> Busy {
+        Busy::used_ns().map_or_else(|| Busy::Passed(Instant::now()), Busy::Used)
+    }
+
+    fn used_ns() -> Option<u64> {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    }
+
+    fn seconds_since(&self) -> f64 {
+        match self {
+            Busy::Used(before) => Busy::used_ns().unwrap_or(*before).saturating_sub(*before) as f64 / 1e9,
+            Busy::Passed(since) => since.elapsed().as_secs_f64(),
+        }
+    }
 }
 
 impl Summary {
@@ -185,6 +221,7 @@ impl Summary {
         self.next_seed = self.next_seed.max(done.next_seed);
         self.simulated_hours += done.simulated_hours;
         self.minutes += took.as_secs_f64() / 60.0;
+        self.core_seconds += done.core_seconds;
         self.acknowledged += done.acknowledged;
         self.longest_settling_s = self.longest_settling_s.max(done.longest_settling_s);
         self.failures.extend(done.failures);

@@ -57,7 +57,7 @@ impl World {
             self.hosts[*host].acts()
                 && self.hosts[*host].linked
                 && !self.network.clients_cut.contains(host)
-                && self.hosts[*host].run.addresses.contains(&me.address)
+                && self.hosts[*host].run.addresses().contains(&me.address)
         };
         let hosts: Vec<usize> = (0..self.hosts.len()).filter(there).collect();
         let Some(host) = self.rng.pick(&hosts) else { return };
@@ -71,7 +71,7 @@ impl World {
     pub fn client_write(&mut self, client: usize, host: usize, id: u64) {
         let me = self.clients[client].clone();
         let (boot, now) = (self.hosts[host].boot, self.now);
-        let here = self.hosts[host].run.addresses.contains(&me.address);
+        let here = self.hosts[host].run.addresses().contains(&me.address);
         let accepted = here.then(|| self.hosts[host].databases.get_mut(&me.database)).flatten().and_then(|instance| {
             let server = instance.server.as_mut()?;
             let dir = instance.dir.as_mut()?;

@@ -339,7 +339,7 @@ impl World {
     fn start_failed(&mut self, host: usize, resource: ResourceId, reason: &str) {
         let boot = self.hosts[host].boot;
         if let Some(pid) = self.server(host, resource).map(|server| server.pid) {
-            self.dies(host, boot, &name_of(resource), pid);
+            self.dies(host, boot, resource, pid);
         }
         self.fail(host, resource, reason);
     }
@@ -471,11 +471,8 @@ impl World {
     }
 
     /// The trigger was pulled.
-    pub fn promotion_begins(&mut self, host: usize, name: &str, pid: u32) {
+    pub fn promotion_begins(&mut self, host: usize, resource: ResourceId, pid: u32) {
         let boot = self.hosts[host].boot;
-        let Some(resource) = self.hosts[host].databases.keys().copied().find(|known| name_of(*known) == name) else {
-            return;
-        };
         let Some(server) = self.server(host, resource).filter(|server| server.pid == pid) else { return };
         if server.role != Role::Promoting && server.role != Role::Primary {
             server.role = Role::Promoting;
@@ -496,7 +493,7 @@ impl World {
         }
         let role = server.role;
         if unlucky {
-            return self.dies(host, boot, &name_of(resource), pid);
+            return self.dies(host, boot, resource, pid);
         }
         match role {
             Role::StartingStandby => {

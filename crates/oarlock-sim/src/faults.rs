@@ -1,6 +1,5 @@
 //! What goes wrong, when and for how long: each seed draws which faults are on and how often.
 
-use crate::host::name_of;
 use crate::world::{What, World};
 use oarlock_core::Event;
 use oarlock_core::config::Kind;
@@ -266,7 +265,7 @@ impl World {
         let Some(server) = self.server(host, resource) else { return };
         let pid = server.pid;
         if sort == Sort::DatabaseKill {
-            self.dies(host, boot, &name_of(resource), pid);
+            self.dies(host, boot, resource, pid);
         } else {
             server.frozen_us = Some(now);
             self.ends(200_000, 5_000_000, Fault::ThawDatabase(host, resource, pid));
@@ -282,9 +281,8 @@ impl World {
         let config = self.config.clone();
         let all = config.groups().flat_map(|(id, group)| group.resources(id).collect::<Vec<_>>());
         for (resource, _) in all.filter(|(_, known)| known.kind == Kind::Service) {
-            let name = name_of(resource);
-            if let Some(pid) = self.hosts[host].run.processes.get(&name).copied() {
-                self.dies(host, boot, &name, pid);
+            if let Some(pid) = self.hosts[host].run.program(resource) {
+                self.dies(host, boot, resource, pid);
             }
         }
     }

@@ -7,7 +7,7 @@ use oarlock_core::Core;
 use oarlock_core::Event;
 use oarlock_core::ids::{NodeId, ResourceId};
 use oarlock_core::resource::Guard;
-use oarlock_core::sentinel::Sentinel;
+use oarlock_core::sentinel::{FromSentinel, Sentinel};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A machine.
@@ -38,6 +38,8 @@ pub struct Host {
     pub paused: bool,
     /// What the frozen agent will find.
     pub inbox: Vec<Event>,
+    /// What the sentinel said to it meanwhile.
+    pub unheard: Vec<FromSentinel>,
     /// What the paused machine will find.
     pub deferred: Vec<crate::world::What>,
     /// The interface of the service addresses has a carrier.
@@ -49,16 +51,17 @@ pub struct Host {
 }
 
 /// What lives as long as the machine has power.
-#[derive(Default)]
 pub struct Run {
     /// Random, new at each boot.
     pub incarnation: u64,
     /// Incarnation and generation of the last lease armed.
     pub armed: Option<(u64, u64)>,
-    /// Running programs by the sentinel's name for them.
-    pub processes: BTreeMap<String, u32>,
+    /// Running programs.
+    programs: BTreeMap<ResourceId, u32>,
     /// Addresses on the interface.
-    pub addresses: BTreeSet<ResourceId>,
+    addresses: BTreeSet<ResourceId>,
+    /// Something of the above changed since the checkers looked.
+    pub stirred: bool,
     /// The number of the last program started.
     pub last_pid: u32,
     /// When a pause of the machine ended (true time): it is silenced after that.
@@ -69,10 +72,12 @@ pub struct Run {
 pub struct Agent {
     /// The core.
     pub core: Core,
-    /// When it is woken next (true time).
-    pub due: Option<u64>,
+    /// When it asked to be woken and when it is (true time): a little later.
+    pub due: Option<(u64, u64)>,
     /// The generation the sentinel was told of.
     pub generation_told: u64,
+    /// How far applied the sentinel was told of.
+    pub floor_told: u64,
     /// Questions to the sentinel that are not answered yet.
     pub asked: BTreeMap<u64, Asked>,
     /// Counts questions.
@@ -100,10 +105,78 @@ pub enum Asked {
     Database(ResourceId, u64),
 }
 
+impl Run {
+    /// A machine that has just been switched on, or off.
+    #[must_use]
+    pub fn new(incarnation: u64) -> Run {
+        Run {
+            incarnation,
+            armed: None,
+            programs: BTreeMap::new(),
+            addresses: BTreeSet::new(),
+            stirred: true,
+            last_pid: 0,
+            resumed_at_us: None,
+        }
+    }
+
+    /// The process of a resource's program, while it runs.
+    #[must_use]
+    pub fn program(&self, resource: ResourceId) -> Option<u32> {
+        self.programs.get(&resource).copied()
+    }
+
+    /// A program starts.
+    pub fn program_starts(&mut self, resource: ResourceId) -> u32 {
+        self.stirred = true;
+        self.last_pid += 1;
+        self.programs.insert(resource, self.last_pid);
+        self.last_pid
+    }
+
+    /// A program ends.
+    pub fn program_ends(&mut self, resource: ResourceId) {
+        self.stirred = true;
+        self.programs.remove(&resource);
+    }
+
+    /// The addresses that are up.
+    #[must_use]
+    pub fn addresses(&self) -> &BTreeSet<ResourceId> {
+        &self.addresses
+    }
+
+    /// An address comes up.
+    pub fn address_up(&mut self, resource: ResourceId) {
+        self.stirred = true;
+        self.addresses.insert(resource);
+    }
+
+    /// An address goes.
+    pub fn address_down(&mut self, resource: ResourceId) {
+        self.stirred = true;
+        self.addresses.remove(&resource);
+    }
+
+    /// Nothing exclusive is here.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.addresses.is_empty() && self.programs.is_empty()
+    }
+}
+
 /// The name of a resource towards the sentinel.
 #[must_use]
 pub fn name_of(resource: ResourceId) -> String {
     format!("g{}.r{}", resource.group.0, resource.index)
+}
+
+/// The resource of a name.
+#[must_use]
+pub fn resource_named(name: &str) -> Option<ResourceId> {
+    let (group, index) = name.strip_prefix('g')?.split_once(".r")?;
+    let group = oarlock_core::ids::GroupId(group.parse().ok()?);
+    Some(ResourceId { group, index: index.parse().ok()? })
 }
 
 /// The sentinel's form of a guard.
@@ -128,12 +201,13 @@ impl Host {
             disk: Disk::default(),
             sentinel: None,
             sentinel_due: None,
-            run: Run::default(),
+            run: Run::new(0),
             agent: None,
             agent_life: 0,
             frozen: false,
             paused: false,
             inbox: Vec::new(),
+            unheard: Vec::new(),
             deferred: Vec::new(),
             linked: true,
             broken_service: false,

@@ -1,8 +1,8 @@
 //! Power, the sentinel and the programs it starts.
 
 use crate::clock::Clock;
-use crate::host::{Agent, Host, Run, name_of};
-use crate::shell::address_of;
+use crate::host::{Agent, Host, Run, name_of, resource_named};
+use crate::shell::resource_at;
 use crate::world::{What, World};
 use oarlock_core::config::Kind;
 use oarlock_core::event::{Boot, Held};
@@ -27,7 +27,7 @@ impl World {
         machine.on = true;
         machine.boot += 1;
         machine.clock = Clock::new(self.now, offset, rate);
-        machine.run = Run { incarnation, ..Run::default() };
+        machine.run = Run::new(incarnation);
         machine.sentinel = Some(Sentinel::new(Platform::default()));
         machine.sentinel_due = None;
         for instance in machine.databases.values_mut() {
@@ -50,7 +50,7 @@ impl World {
         machine.sentinel = None;
         machine.paused = false;
         machine.deferred.clear();
-        machine.run = Run::default();
+        machine.run = Run::new(0);
         let resources: Vec<ResourceId> = machine.databases.keys().copied().collect();
         for resource in resources {
             self.server_gone(host, resource);
@@ -71,6 +71,7 @@ impl World {
         machine.agent_life += 1;
         machine.frozen = false;
         machine.inbox.clear();
+        machine.unheard.clear();
         machine.disk.crash(rng);
         for instance in machine.databases.values_mut() {
             instance.agent_died();
@@ -125,7 +126,7 @@ impl World {
         let core = Core::with_rules(boot_args, now, self.rules);
         let machine = &mut self.hosts[host];
         machine.agent_life += 1;
-        let agent = Agent { core, due: None, generation_told, asked: BTreeMap::new(), last_id: 0 };
+        let agent = Agent { core, due: None, generation_told, floor_told: 0, asked: BTreeMap::new(), last_id: 0 };
         machine.agent = Some(agent);
         let life = machine.agent_life;
         let databases: Vec<ResourceId> = machine.databases.keys().copied().collect();
@@ -224,8 +225,9 @@ impl World {
     fn kill(&mut self, host: usize, name: String) {
         let boot = self.hosts[host].boot;
         let budget = self.config.timing.stop_budget.0;
-        let Some(pid) = self.hosts[host].run.processes.get(&name).copied() else { return };
-        self.soon(100, budget * 2 / 5, What::Dies { host, boot, name, pid });
+        let Some(resource) = resource_named(&name) else { return };
+        let Some(pid) = self.hosts[host].run.program(resource) else { return };
+        self.soon(100, budget * 2 / 5, What::Dies { host, boot, resource, pid });
     }
 
     /// A look at what is left of a program.
@@ -233,23 +235,20 @@ impl World {
         if self.hosts[host].boot != boot {
             return;
         }
-        let left = self.hosts[host].run.processes.get(&name).copied();
+        let left = resource_named(&name).and_then(|resource| self.hosts[host].run.program(resource));
         let remaining = left.map(|pid| sentinel::Remaining { pid, state: 'D' }).into_iter().collect();
         self.sentinel(host, sentinel::Event::Inspected { name, remaining });
     }
 
     /// A program dies, whoever killed it.
-    pub fn dies(&mut self, host: usize, boot: u64, name: &str, pid: u32) {
-        if self.hosts[host].boot != boot || self.hosts[host].run.processes.get(name) != Some(&pid) {
+    pub fn dies(&mut self, host: usize, boot: u64, resource: ResourceId, pid: u32) {
+        if self.hosts[host].boot != boot || self.hosts[host].run.program(resource) != Some(pid) {
             return;
         }
+        let name = name_of(resource);
         self.say(host, || format!("{name} ends"));
-        self.hosts[host].run.processes.remove(name);
-        let resource = self.hosts[host].databases.keys().copied().find(|resource| name_of(*resource) == name);
-        if let Some(resource) = resource {
-            self.server_gone(host, resource);
-        }
-        let name = name.to_owned();
+        self.hosts[host].run.program_ends(resource);
+        self.server_gone(host, resource);
         self.sentinel(host, sentinel::Event::Exited { name: name.clone(), pid, exit: Exit::Signal(9) });
         self.sentinel(host, sentinel::Event::Emptied { name });
     }
@@ -260,7 +259,9 @@ impl World {
             return;
         }
         self.say(host, || format!("{} removed", address.ip));
-        self.hosts[host].run.addresses.retain(|known| address_of(*known) != address);
+        if let Some(resource) = resource_at(&address) {
+            self.hosts[host].run.address_down(resource);
+        }
         self.sentinel(host, sentinel::Event::AddressGone { address });
     }
 
@@ -271,27 +272,25 @@ impl World {
         }
         match act {
             Act::Spawn { name, .. } => {
+                let Some(resource) = resource_named(&name) else { return };
                 let machine = &mut self.hosts[host];
-                machine.run.last_pid += 1;
-                let pid = machine.run.last_pid;
-                machine.run.processes.insert(name.clone(), pid);
-                if let Some(resource) = machine.databases.keys().copied().find(|known| name_of(*known) == name) {
-                    machine.server_started(resource, pid);
-                }
+                let pid = machine.run.program_starts(resource);
+                machine.server_started(resource, pid);
                 let process = sentinel::Process { pid, start_ticks: self.now };
                 self.sentinel(host, sentinel::Event::Acted { ticket, outcome: Outcome::Forked(process) });
                 self.soon(100, 1_000, What::Executed { host, boot, ticket });
             }
             Act::AddAddress(address) => {
-                let config = self.config.clone();
-                let all = config.groups().flat_map(|(id, group)| group.resources(id).collect::<Vec<_>>());
-                let resource = all.into_iter().map(|(id, _)| id).find(|id| address_of(*id) == address);
                 self.say(host, || format!("{} added", address.ip));
-                self.hosts[host].run.addresses.extend(resource);
+                if let Some(resource) = resource_at(&address) {
+                    self.hosts[host].run.address_up(resource);
+                }
                 self.executed(host, boot, ticket);
             }
             Act::Promote { name, process, .. } => {
-                self.promotion_begins(host, &name, process.pid);
+                if let Some(resource) = resource_named(&name) {
+                    self.promotion_begins(host, resource, process.pid);
+                }
                 self.executed(host, boot, ticket);
             }
             Act::Signal { .. } => self.executed(host, boot, ticket),
@@ -316,6 +315,10 @@ impl World {
             let inbox = std::mem::take(&mut self.hosts[host].inbox);
             for event in inbox {
                 self.handle(host, event);
+            }
+            let life = self.hosts[host].agent_life;
+            for what in std::mem::take(&mut self.hosts[host].unheard) {
+                self.said(host, life, what);
             }
             self.handle(host, Event::Ticked);
         }

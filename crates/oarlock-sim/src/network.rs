@@ -47,15 +47,13 @@ impl Network {
     }
 
     /// After how long a datagram arrives: never, once, or twice.
-    pub fn arrivals(&self, rng: &mut Rng, from: usize, to: usize) -> Vec<u64> {
+    pub fn arrivals(&self, rng: &mut Rng, from: usize, to: usize) -> [Option<u64>; 2] {
         if self.cut.contains(&(from, to)) || rng.chance(self.loss_permille) {
-            return Vec::new();
+            return [None, None];
         }
-        let mut arrivals = vec![self.delay(rng)];
-        if rng.chance(self.twice_permille) {
-            arrivals.push(self.delay(rng) + rng.within(0, 50_000));
-        }
-        arrivals
+        let first = self.delay(rng);
+        let second = rng.chance(self.twice_permille).then(|| self.delay(rng) + rng.within(0, 50_000));
+        [Some(first), second]
     }
 
     /// Whether databases on two hosts can talk.

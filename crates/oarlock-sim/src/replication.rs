@@ -3,7 +3,7 @@
 use crate::database::{Connection, Role};
 use crate::sabotage::Sabotage;
 use crate::world::{What, World};
-use oarlock_core::ids::ResourceId;
+use oarlock_core::ids::{NodeId, ResourceId};
 
 /// After how long a cut connection is given up, in microseconds.
 const BROKEN_AFTER_US: u64 = 1_500_000;
@@ -97,7 +97,7 @@ impl World {
     }
 
     /// Whether a segment gets through now; else it is tried again, or the connection breaks.
-    fn passes(&mut self, id: u64, retry: What) -> bool {
+    fn passes(&mut self, id: u64, retry: impl FnOnce() -> What) -> bool {
         let now = self.now;
         let Some(connection) = self.connections.get(&id).cloned() else { return false };
         let (a, b) = (connection.primary.0, connection.standby.0);
@@ -115,20 +115,19 @@ impl World {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.cut_us = Some(since);
         }
-        self.after(RETRY_US, retry);
+        self.after(RETRY_US, retry());
         false
     }
 
     /// Records arrive at the standby.
     pub fn wal_arrives(&mut self, id: u64, start: usize, records: Vec<u64>) {
-        let retry = What::WalArrives { connection: id, start, records: records.clone() };
-        if !self.passes(id, retry.clone()) {
+        if !self.passes(id, || What::WalArrives { connection: id, start, records: records.clone() }) {
             return;
         }
         let Some(connection) = self.connections.get(&id).cloned() else { return };
         let (host, resource) = (connection.standby.0, connection.resource);
         if self.server(host, resource).is_none_or(|server| server.frozen_us.is_some()) {
-            return self.after(RETRY_US, retry);
+            return self.after(RETRY_US, What::WalArrives { connection: id, start, records });
         }
         if self.server(host, resource).is_none_or(|server| server.role != Role::Standby) {
             return;
@@ -141,7 +140,10 @@ impl World {
         }
         dir.wal.extend(&records);
         let reached = dir.wal.len();
-        dir.history = history.into_iter().filter(|(_, from)| *from < reached).collect();
+        let begun = |(_, from): &&(u32, usize)| *from < reached;
+        if !history.iter().filter(begun).eq(&dir.history) {
+            dir.history = history.iter().filter(begun).copied().collect();
+        }
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.sent = reached;
         }
@@ -167,7 +169,7 @@ impl World {
 
     /// The primary hears that records are on the standby's disk.
     pub fn wal_confirmed(&mut self, id: u64, upto: usize) {
-        if !self.passes(id, What::WalConfirmed { connection: id, upto }) {
+        if !self.passes(id, || What::WalConfirmed { connection: id, upto }) {
             return;
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -200,28 +202,22 @@ impl World {
 
     /// Acknowledges commits that have waited long enough.
     pub fn release_commits(&mut self, host: usize, resource: ResourceId) {
-        let nodes: Vec<_> = self.hosts.iter().map(|host| host.id).collect();
-        let connections: Vec<Connection> = self.connections.values().cloned().collect();
-        let Some(instance) = self.hosts[host].databases.get_mut(&resource) else { return };
+        let World { hosts, connections, .. } = self;
+        let Some(instance) = hosts[host].databases.get_mut(&resource) else { return };
         let (Some(server), Some(dir)) = (&mut instance.server, &instance.dir) else { return };
-        let Some(sync) = server.sync.clone().filter(|_| server.frozen_us.is_none()) else { return };
-        let confirmed = |node| {
-            connections
-                .iter()
-                .filter(|c| {
-                    c.resource == resource
-                        && c.primary == (host, server.pid)
-                        && c.epoch == server.epoch
-                        && nodes[c.standby.0] == node
-                })
-                .map(|c| c.acked)
-                .max()
-                .unwrap_or(0)
+        if server.waiting.is_empty() || server.frozen_us.is_some() {
+            return;
+        }
+        let Some(sync) = &server.sync else { return };
+        let counts = |c: &Connection, node: NodeId| {
+            c.resource == resource
+                && c.primary == (host, server.pid)
+                && c.epoch == server.epoch
+                && c.standby.0 + 1 == usize::from(node.0)
         };
+        let confirmed = |node| connections.values().filter(|c| counts(c, node)).map(|c| c.acked).max().unwrap_or(0);
         let upto = sync.iter().map(|node| confirmed(*node)).min().unwrap_or(usize::MAX).min(dir.flushed);
-        let (done, waiting) = std::mem::take(&mut server.waiting).into_iter().partition(|commit| commit.index < upto);
-        server.waiting = waiting;
-        let done: Vec<crate::database::Commit> = done;
+        let done: Vec<_> = server.waiting.extract_if(.., |commit| commit.index < upto).collect();
         for commit in done {
             self.check_acknowledged(host, resource, &commit);
             let delay = self.network.delay(&mut self.rng);

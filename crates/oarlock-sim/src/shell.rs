@@ -1,9 +1,9 @@
 //! What the product's shell does: carries out a core's actions through disk, network and sentinel.
 
-use crate::host::{Asked, name_of, sentinel_guard};
+use crate::host::{Asked, name_of, resource_named, sentinel_guard};
 use crate::sabotage::Sabotage;
 use crate::world::{What, World};
-use oarlock_core::ids::ResourceId;
+use oarlock_core::ids::{GroupId, ResourceId};
 use oarlock_core::message::Message;
 use oarlock_core::resource::{
     AddressCommand, AddressObservation, Command, Observation, Order, ServiceCommand, ServiceObservation,
@@ -17,6 +17,14 @@ use std::net::{IpAddr, Ipv4Addr};
 pub fn address_of(resource: ResourceId) -> sentinel::Address {
     let ip = IpAddr::V4(Ipv4Addr::new(10, 0, resource.group.0, resource.index));
     sentinel::Address { interface: "eth0".into(), ip, prefix_bits: 24 }
+}
+
+/// The resource of an address.
+#[must_use]
+pub fn resource_at(address: &sentinel::Address) -> Option<ResourceId> {
+    let IpAddr::V4(ip) = address.ip else { return None };
+    let [_, _, group, index] = ip.octets();
+    Some(ResourceId { group: GroupId(group), index })
 }
 
 impl World {
@@ -33,16 +41,17 @@ impl World {
             Action::ArmLease { generation, incarnation, deadline, floor_index } => {
                 self.check_deadline(host, incarnation, deadline);
                 self.hosts[host].run.armed = Some((incarnation, generation));
-                let told = self.hosts[host].agent.as_mut().is_some_and(|agent| {
-                    let told = agent.generation_told == generation;
-                    agent.generation_told = generation;
-                    told
-                });
-                if !told {
+                let Some(agent) = &mut self.hosts[host].agent else { return };
+                let (told, reached) = (agent.generation_told, agent.floor_told);
+                agent.generation_told = generation;
+                agent.floor_told = floor_index;
+                if told != generation {
                     self.ask(host, Asked::Nothing, Request::NewGeneration { generation });
                 }
+                if reached != floor_index {
+                    self.ask(host, Asked::Nothing, Request::Floor { applied_index: floor_index, released: None });
+                }
                 self.ask(host, Asked::Lease(generation), Request::Lease { generation, deadline_us: deadline.0 });
-                self.ask(host, Asked::Nothing, Request::Floor { applied_index: floor_index, released: None });
             }
             Action::Drive(order) => self.order(host, order),
             Action::Answer { id, answer } => self.told(host, || format!("request {id}: {answer:?}")),
@@ -60,8 +69,12 @@ impl World {
         if self.hosts[to].agent.is_none() {
             return;
         }
-        for delay in arrivals {
+        let [first, second] = arrivals;
+        if let Some(delay) = second {
             self.after(delay, What::Deliver { host: to, from, message: Box::new(message.clone()) });
+        }
+        if let Some(delay) = first {
+            self.after(delay, What::Deliver { host: to, from, message: Box::new(message) });
         }
     }
 
@@ -80,7 +93,7 @@ impl World {
             Command::Service(ServiceCommand::Start { guard, .. }) => {
                 let (name, guard) = (name_of(resource), sentinel_guard(resource, guard));
                 // One that a former agent started is taken over, not started again.
-                let request = if self.hosts[host].run.processes.contains_key(&name) {
+                let request = if self.hosts[host].run.program(resource).is_some() {
                     Request::Guarded { name, guard }
                 } else {
                     Request::Spawn { name, command: Box::default(), guard: Some(guard) }
@@ -119,8 +132,7 @@ impl World {
             return;
         }
         if self.hosts[host].frozen {
-            self.after(5_000, What::Said { host, life, what: Box::new(what) });
-            return;
+            return self.hosts[host].unheard.push(what);
         }
         match what {
             FromSentinel::Reply { id, reply } => self.replied(host, life, id, reply),
@@ -156,7 +168,7 @@ impl World {
                 self.observed(host, life, resource, Observation::Address(AddressObservation::Down));
             }
             Asked::ServiceStart(resource) => {
-                let pid = self.hosts[host].run.processes.get(&name_of(resource)).copied();
+                let pid = self.hosts[host].run.program(resource);
                 match (pid, refused) {
                     (Some(pid), None) => {
                         self.soon(20_000, 400_000, What::ServiceChecked { host, life, resource, pid });
@@ -182,8 +194,7 @@ impl World {
 
     /// The check of a service that was started, and its regular check after that.
     pub fn service_checked(&mut self, host: usize, life: u64, resource: ResourceId, pid: u32) {
-        let name = name_of(resource);
-        if self.agent(host, life).is_none() || self.hosts[host].run.processes.get(&name) != Some(&pid) {
+        if self.agent(host, life).is_none() || self.hosts[host].run.program(resource) != Some(pid) {
             return;
         }
         if self.hosts[host].frozen {
@@ -203,9 +214,8 @@ impl World {
 
     /// A program of ours ended without being told to.
     fn program_ended(&mut self, host: usize, life: u64, name: &str) {
-        let config = self.config.clone();
-        let all = config.groups().flat_map(|(id, group)| group.resources(id).collect::<Vec<_>>());
-        let Some((resource, known)) = all.into_iter().find(|(id, _)| name_of(*id) == name) else { return };
+        let Some(resource) = resource_named(name) else { return };
+        let Some(known) = self.config.resource(resource) else { return };
         if known.kind == oarlock_core::config::Kind::Postgresql {
             return self.database_ended(host, life, resource);
         }

@@ -39,7 +39,7 @@ pub enum What {
     /// A program that was just started executes.
     Executed { host: usize, boot: u64, ticket: u64 },
     /// A program dies.
-    Dies { host: usize, boot: u64, name: String, pid: u32 },
+    Dies { host: usize, boot: u64, resource: ResourceId, pid: u32 },
     /// An address goes.
     AddressGoes { host: usize, boot: u64, address: sentinel::Address },
     /// The sentinel's look at what is left of a program.
@@ -110,15 +110,22 @@ pub struct World {
     pub told: Option<Vec<String>>,
     /// How many events were handled.
     pub handled: u64,
-    queue: BinaryHeap<Reverse<(u64, u64, Slot)>>,
+    /// When, which came first, and where in `slots`: in one number, see [`key`].
+    queue: BinaryHeap<Reverse<u128>>,
     slots: Vec<Option<What>>,
     free: Vec<usize>,
     sequence: u64,
 }
 
-/// An index that does not take part in the order of events.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Slot(usize);
+/// Bits of a key for the place in `slots`.
+const SLOT_BITS: u32 = 24;
+/// Bits of a key for the order among events of one time, and those for the place.
+const LOW_BITS: u32 = 64;
+
+/// The queue compares one number only: first the time, then who came first.
+fn key(at_us: u64, sequence: u64, slot: usize) -> u128 {
+    u128::from(at_us) << LOW_BITS | u128::from(sequence << SLOT_BITS) | slot as u128
+}
 
 impl World {
     /// A world where every machine is off.
@@ -169,7 +176,7 @@ impl World {
                 self.slots.len() - 1
             }
         };
-        self.queue.push(Reverse((self.now + delay_us, self.sequence, Slot(slot))));
+        self.queue.push(Reverse(key(self.now + delay_us, self.sequence, slot)));
     }
 
     /// Something happens after a random time, in microseconds.
@@ -204,7 +211,7 @@ impl World {
     /// Lets things happen until a true time, or until a rule is broken.
     pub fn run_until(&mut self, until_us: u64) {
         while self.checks.broken.is_none() {
-            let due = self.queue.peek().map(|Reverse((at, _, _))| *at);
+            let due = self.queue.peek().map(|Reverse(key)| (key >> LOW_BITS) as u64);
             if due.is_none_or(|at| at > until_us) {
                 self.now = self.now.max(until_us);
                 return;
@@ -214,7 +221,8 @@ impl World {
     }
 
     fn step(&mut self) {
-        let Some(Reverse((at, _, Slot(slot)))) = self.queue.pop() else { return };
+        let Some(Reverse(key)) = self.queue.pop() else { return };
+        let (at, slot) = ((key >> LOW_BITS) as u64, key as usize & ((1 << SLOT_BITS) - 1));
         let Some(what) = self.slots.get_mut(slot).and_then(Option::take) else { return };
         self.free.push(slot);
         self.now = at;
@@ -238,7 +246,7 @@ impl World {
             What::Said { host, life, what } => self.said(host, life, *what),
             What::Act { host, boot, ticket, act } => self.perform(host, boot, ticket, *act),
             What::Executed { host, boot, ticket } => self.executed(host, boot, ticket),
-            What::Dies { host, boot, name, pid } => self.dies(host, boot, &name, pid),
+            What::Dies { host, boot, resource, pid } => self.dies(host, boot, resource, pid),
             What::AddressGoes { host, boot, address } => self.address_goes(host, boot, address),
             What::Inspected { host, boot, name } => self.process_inspected(host, boot, name),
             What::ServiceChecked { host, life, resource, pid } => self.service_checked(host, life, resource, pid),
@@ -292,13 +300,7 @@ impl World {
 
     /// Carries out what a core wants.
     pub fn drain(&mut self, host: usize) {
-        let mut actions = Vec::new();
-        if let Some(agent) = &mut self.hosts[host].agent {
-            while let Some(action) = agent.core.action() {
-                actions.push(action);
-            }
-        }
-        for action in actions {
+        while let Some(action) = self.hosts[host].agent.as_mut().and_then(|agent| agent.core.action()) {
             self.act(host, action);
         }
         self.check_applied(host);
@@ -312,17 +314,17 @@ impl World {
         let life = machine.agent_life;
         let Some(agent) = &mut machine.agent else { return };
         let due = machine.clock.when(agent.core.wakeup()).max(now + 50);
-        if agent.due.is_some_and(|known| known <= due) {
+        if agent.due.is_some_and(|(known, _)| known <= due) {
             return;
         }
-        agent.due = Some(due + noise);
+        agent.due = Some((due, due + noise));
         self.after(due + noise - now, What::CoreDue { host, life });
     }
 
     fn core_due(&mut self, host: usize, life: u64) {
         let now = self.now;
         let Some(agent) = self.agent(host, life) else { return };
-        if agent.due.is_none_or(|due| due > now) {
+        if agent.due.is_none_or(|(_, at)| at > now) {
             return;
         }
         agent.due = None;

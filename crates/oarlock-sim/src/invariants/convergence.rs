@@ -1,7 +1,6 @@
 //! After everything is healed: one healthy owner, every copy in the set, everything up, and
 //! clients are served, within a bound.
 
-use crate::host::name_of;
 use crate::world::World;
 use oarlock_core::config::Kind;
 use oarlock_core::ids::GroupId;
@@ -25,9 +24,9 @@ impl World {
             let host = &self.hosts[usize::from(owner.0) - 1];
             for (resource, known) in group.resources(id) {
                 let up = match known.kind {
-                    Kind::Address => host.run.addresses.contains(&resource),
-                    Kind::Service => host.run.processes.contains_key(&name_of(resource)),
-                    Kind::ReaderAddress => self.hosts.iter().any(|host| host.run.addresses.contains(&resource)),
+                    Kind::Address => host.run.addresses().contains(&resource),
+                    Kind::Service => host.run.program(resource).is_some(),
+                    Kind::ReaderAddress => self.hosts.iter().any(|host| host.run.addresses().contains(&resource)),
                     Kind::Postgresql => {
                         let server = host.databases.get(&resource).and_then(|instance| instance.server.as_ref());
                         server.is_some_and(|server| server.open)

@@ -2,14 +2,13 @@
 //! and no lease is longer than what a majority granted, counted from when it was asked for.
 
 use crate::world::World;
-use oarlock_core::config::Kind;
 use oarlock_core::ids::NodeId;
 use oarlock_core::message::Renew;
 use oarlock_core::time::Mono;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// A renewal that is under way: whose, sent when, of which generation, acknowledged by whom.
-type Asked = (NodeId, Mono, u64, BTreeSet<usize>);
+/// A renewal that is under way: whose, sent when, for how long, acknowledged by whom (one bit each).
+type Asked = (NodeId, Mono, u64, u64);
 
 /// Renewals as they were sent and acknowledged.
 #[derive(Default)]
@@ -19,6 +18,10 @@ pub struct Memory {
     asked: BTreeMap<(u64, u64), Asked>,
     /// By host: latest deadline armed since its boot.
     deadline: BTreeMap<usize, (u64, Mono)>,
+    /// Old renewals were last forgotten (true time).
+    pruned_us: u64,
+    /// Before this (true time) no lease that something runs under can be over.
+    good_until_us: u64,
 }
 
 impl Memory {
@@ -35,9 +38,11 @@ impl World {
         let now = self.hosts[host].clock.at(self.now);
         let node = self.hosts[host].id;
         let asked = &mut self.checks.leases.asked;
-        asked.entry((renew.incarnation, renew.sequence)).or_insert((node, now, renew.lease.0, BTreeSet::new()));
-        // Only the last few minutes matter.
-        if asked.len() > 4_000 {
+        asked.entry((renew.incarnation, renew.sequence)).or_insert((node, now, renew.lease.0, 0));
+        // Only the last minute matters.
+        if self.now > self.checks.leases.pruned_us + 10_000_000 {
+            self.checks.leases.pruned_us = self.now;
+            let asked = &mut self.checks.leases.asked;
             let oldest = now.0.saturating_sub(60_000_000);
             asked.retain(|_, (known, at, _, _)| *known != node || at.0 > oldest);
         }
@@ -46,7 +51,7 @@ impl World {
     /// A voter acknowledges one.
     pub fn ack_said(&mut self, host: usize, renew: &Renew) {
         if let Some((_, _, _, by)) = self.checks.leases.asked.get_mut(&(renew.incarnation, renew.sequence)) {
-            by.insert(host);
+            *by |= 1 << host;
         }
     }
 
@@ -58,8 +63,8 @@ impl World {
         let asked = self.checks.leases.asked.range((incarnation, 0)..=(incarnation, u64::MAX)).rev();
         let long_enough = asked.map(|(_, asked)| asked).take_while(|(_, at, lease, _)| deadline.0 <= at.0 + lease);
         // Whoever acknowledged a later one stands by an earlier one too.
-        let by: BTreeSet<usize> = long_enough.flat_map(|(_, _, _, by)| by).copied().collect();
-        let granted = by.len() >= others;
+        let by = long_enough.fold(0_u64, |all, (_, _, _, by)| all | by);
+        let granted = by.count_ones() as usize >= others;
         let boot = self.hosts[host].boot;
         let latest = self.checks.leases.deadline.entry(host).or_insert((boot, deadline));
         *latest = if latest.0 == boot { (boot, latest.1.max(deadline)) } else { (boot, deadline) };
@@ -68,27 +73,30 @@ impl World {
         }
     }
 
-    /// After each event: whatever is exclusive runs under a lease, or within the stop budget after.
-    pub fn check_lease_before_life(&mut self) {
+    /// Whatever is exclusive runs under a lease, or within the stop budget after. Looks again only
+    /// once the first lease can be over, or something was started.
+    pub fn check_lease_before_life(&mut self, stirred: bool) {
+        if !stirred && self.now <= self.checks.leases.good_until_us {
+            return;
+        }
         let budget = self.config.timing.stop_budget;
+        let mut good_until = u64::MAX;
         for (index, host) in self.hosts.iter().enumerate() {
-            if !host.acts() || host.run.addresses.is_empty() {
-                continue;
-            }
-            let just_resumed = host.run.resumed_at_us.is_some_and(|at| self.now < at + budget.0 * 11 / 10);
-            let exclusive =
-                host.run.addresses.iter().any(|resource| {
-                    self.config.resource(*resource).is_some_and(|known| known.kind != Kind::Postgresql)
-                });
-            if just_resumed || !exclusive {
+            if !host.acts() || host.run.addresses().is_empty() || self.has_just_resumed(host) {
                 continue;
             }
             let now = host.clock.at(self.now);
             let known = self.checks.leases.deadline.get(&index).filter(|(boot, _)| *boot == host.boot);
-            if known.is_none_or(|(_, deadline)| now > *deadline + budget) {
-                let text = format!("{} holds an address at {now:?}, its lease: {known:?}", host.id);
-                return self.broken("lease_before_life", text);
+            match known {
+                Some((_, deadline)) if now <= *deadline + budget => {
+                    good_until = good_until.min(host.clock.when(*deadline + budget));
+                }
+                _ => {
+                    let text = format!("{} holds an address at {now:?}, its lease: {known:?}", host.id);
+                    return self.broken("lease_before_life", text);
+                }
             }
         }
+        self.checks.leases.good_until_us = good_until;
     }
 }

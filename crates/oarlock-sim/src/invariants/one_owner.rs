@@ -1,6 +1,6 @@
 //! At any instant at most one node runs what is exclusive of a group and has no data guard.
 
-use crate::host::name_of;
+use crate::host::Host;
 use crate::world::World;
 use oarlock_core::config::Kind;
 
@@ -13,18 +13,22 @@ impl World {
         }
     }
 
+    /// Whether a machine went on after a pause so lately that it may not be silent yet.
+    pub fn has_just_resumed(&self, host: &Host) -> bool {
+        let budget = self.config.timing.stop_budget.0 * 11 / 10;
+        host.run.resumed_at_us.is_some_and(|at| self.now < at + budget)
+    }
+
     fn two_owners(&self) -> Option<String> {
         for (id, group) in self.config.groups() {
             let mut first = None;
             for (index, host) in self.hosts.iter().enumerate() {
-                let just_resumed =
-                    host.run.resumed_at_us.is_some_and(|at| self.now < at + self.config.timing.stop_budget.0 * 11 / 10);
-                if !host.acts() || just_resumed || (host.run.addresses.is_empty() && host.run.processes.is_empty()) {
+                if !host.acts() || host.run.is_idle() || self.has_just_resumed(host) {
                     continue;
                 }
                 let runs = group.resources(id).any(|(resource, known)| match known.kind {
-                    Kind::Address => host.run.addresses.contains(&resource),
-                    Kind::Service => host.run.processes.contains_key(&name_of(resource)),
+                    Kind::Address => host.run.addresses().contains(&resource),
+                    Kind::Service => host.run.program(resource).is_some(),
                     Kind::ReaderAddress | Kind::Postgresql => false,
                 });
                 match (runs, first) {
@@ -40,9 +44,7 @@ impl World {
             let readers = group.resources(id).filter(|(_, known)| known.kind == Kind::ReaderAddress);
             for (resource, _) in readers {
                 let up = self.hosts.iter().filter(|host| {
-                    let resumed = host.run.resumed_at_us;
-                    let settled = resumed.is_none_or(|at| self.now >= at + self.config.timing.stop_budget.0 * 11 / 10);
-                    host.acts() && settled && host.run.addresses.contains(&resource)
+                    host.acts() && host.run.addresses().contains(&resource) && !self.has_just_resumed(host)
                 });
                 if up.count() > 1 {
                     return Some(format!("two nodes hold the readers' address {resource:?}"));
