@@ -56,6 +56,9 @@ struct Summary {
     core_seconds: f64,
     acknowledged: u64,
     longest_settling_s: f64,
+    /// Which seed that was.
+    #[serde(default)]
+    longest_seed: u64,
     failures: Vec<(u64, String)>,
 }
 
@@ -154,7 +157,7 @@ fn count(shared: &Mutex<(Summary, Instant)>, seed: u64, layout: Layout, verdict:
     summary.core_seconds += core_seconds;
     summary.simulated_hours += verdict.simulated_us as f64 / 3.6e9;
     summary.acknowledged += verdict.acknowledged;
-    summary.longest_settling_s = summary.longest_settling_s.max(verdict.settled_us as f64 / 1e6);
+    summary.settled(verdict.settled_us as f64 / 1e6, seed);
     if let Some(broken) = &verdict.broken {
         println!("seed {seed} FAILED {broken}");
         println!("  reproduce with: cargo xtask sim --seed {seed} --layout {layout} --trace");
@@ -174,12 +177,13 @@ fn count(shared: &Mutex<(Summary, Instant)>, seed: u64, layout: Layout, verdict:
 fn report(done: &Summary, layout: Layout, began: Instant) {
     let minutes = began.elapsed().as_secs_f64() / 60.0;
     println!(
-        "layout {layout}: {} seeds, {} failed, {:.2} h simulated in {minutes:.2} min, {} writes acknowledged, longest settling {:.1} s",
+        "layout {layout}: {} seeds, {} failed, {:.2} h simulated in {minutes:.2} min, {} writes acknowledged, longest settling {:.1} s (seed {})",
         done.seeds,
         done.failures.len(),
         done.simulated_hours,
         done.acknowledged,
         done.longest_settling_s,
+        done.longest_seed,
     );
     let seconds = done.core_seconds.max(1e-9);
     println!(
@@ -216,6 +220,12 @@ impl Busy {
 }
 
 impl Summary {
+    fn settled(&mut self, seconds: f64, seed: u64) {
+        if seconds > self.longest_settling_s {
+            (self.longest_settling_s, self.longest_seed) = (seconds, seed);
+        }
+    }
+
     fn add(&mut self, done: Summary, took: Duration) {
         self.seeds += done.seeds;
         self.next_seed = self.next_seed.max(done.next_seed);
@@ -223,7 +233,7 @@ impl Summary {
         self.minutes += took.as_secs_f64() / 60.0;
         self.core_seconds += done.core_seconds;
         self.acknowledged += done.acknowledged;
-        self.longest_settling_s = self.longest_settling_s.max(done.longest_settling_s);
+        self.settled(done.longest_settling_s, done.longest_seed);
         self.failures.extend(done.failures);
     }
 }
