@@ -88,7 +88,10 @@ fn wish(know: &Knowledge<'_>, id: GroupId, config: &GroupConfig, group: &GroupSt
     let better = place(know, id, config, group, Some(owner)).ok()?;
     let rank = |node: NodeId| config.nodes.iter().position(|known| *known == node);
     let preferred = back && rank(better) < rank(owner);
-    let settled = report(know, owner, id)?.ready && report(know, better, id)?.copy.is_none_or(|copy| copy.streaming);
+    let there = report(know, better, id)?;
+    // Where it keeps failing it would not be given, but come straight back here.
+    let settled =
+        report(know, owner, id)?.ready && there.worn.is_none() && there.copy.is_none_or(|copy| copy.streaming);
     (leaving || (preferred && settled)).then_some(Entry::Want { group: id, epoch: group.epoch, node: Some(better) })
 }
 
