@@ -109,7 +109,7 @@ impl Core {
             Request::Move { group, to } if !pending.accepted => {
                 Some(Entry::Want { group: *group, epoch: pending.epoch, node: Some(*to) })
             }
-            Request::Standby { node, on } if self.state.node(*node).standby != *on => {
+            Request::Standby { node, on } if !pending.accepted && self.state.node(*node).standby != *on => {
                 Some(Entry::Standby { node: *node, on: *on })
             }
             Request::Maintenance { on } if self.state.maintenance != *on => Some(Entry::Maintenance { on: *on }),
@@ -129,7 +129,8 @@ impl Core {
                     return self.is_started(*group).then_some(Answer::Done);
                 }
                 pending.accepted |= state.wanted == Some(*to) || state.epoch != pending.epoch;
-                let given_up = pending.accepted && state.wanted.is_none() && state.epoch == pending.epoch;
+                let back = state.epoch == pending.epoch || self.state.living_owner(*group).is_some();
+                let given_up = pending.accepted && state.wanted.is_none() && back;
                 given_up.then(|| Answer::Negative("the owner could not hand it over; see `oarlock events`".into()))
             }
             Request::Standby { node, on } => {
@@ -142,7 +143,12 @@ impl Core {
                     .map(|(_, config)| config.name.as_str())
                     .collect();
                 let waits = *on && !owned.is_empty();
-                (done && !waits).then_some(Answer::Done)
+                // Asked for once is asked for: whoever takes it back meanwhile has the last word.
+                pending.accepted |= done;
+                match (done, waits) {
+                    (true, waits) => (!waits).then_some(Answer::Done),
+                    (false, _) => pending.accepted.then(|| Answer::Negative("taken back meanwhile".into())),
+                }
             }
             Request::Maintenance { on } => (self.state.maintenance == *on).then_some(Answer::Done),
             Request::Clear { resource } => {
