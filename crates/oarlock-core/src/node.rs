@@ -66,6 +66,12 @@ pub struct Core {
     requests: Vec<PendingRequest>,
     links: BTreeMap<(NodeId, u8), bool>,
     actions: VecDeque<Action>,
+    turn: Turn,
+}
+
+/// What the last turn left behind.
+#[derive(Default)]
+struct Turn {
     /// When a driver has something to do that no event announces.
     driver_due: Option<Mono>,
     /// Counts what was ordered of resources.
@@ -101,10 +107,9 @@ impl Core {
             Loaded::Intact(durable) => (None, false, Some(format!("the state is that of {}", durable.me))),
             Loaded::Doubtful { reason } => (None, false, Some(reason)),
         };
-        let lease = boot.config.timing.lease;
         let (log, promised, lease_max) = match durable {
-            Some(durable) => (Some(durable.log), durable.promised, durable.lease_max.max(lease)),
-            None => (None, BTreeMap::new(), lease),
+            Some(durable) => (Some(durable.log), durable.promised, durable.lease_max.max(boot.config.timing.lease)),
+            None => (None, BTreeMap::new(), boot.config.timing.lease),
         };
         let (state, applied) = match &log {
             Some(log) => (log.state.clone(), log.base_index),
@@ -124,9 +129,9 @@ impl Core {
         let started = if rules.start_counts { now } else { Mono(0) };
         let (holder, floor_index, silenced) = resume(boot.held, boot.incarnation);
         let drivers = state.config.groups().map(|(id, group)| Driver::new(id, group, boot.seed)).collect();
-        let dead = dead_in(&state);
         let mut core = Core {
             me: boot.me,
+            dead: dead_in(&state),
             now,
             rules,
             state,
@@ -142,7 +147,6 @@ impl Core {
             reported: Report::default(),
             reports: BTreeMap::new(),
             drivers,
-            dead,
             proposed: Vec::new(),
             persisting: Persisting::default(),
             wishes: BTreeMap::new(),
@@ -159,8 +163,7 @@ impl Core {
             requests: Vec::new(),
             links: BTreeMap::new(),
             actions: VecDeque::new(),
-            driver_due: None,
-            ordered: 0,
+            turn: Turn::default(),
         };
         if let Some(reason) = disabled {
             core.disable(reason);
@@ -196,7 +199,7 @@ impl Core {
         }
         if let Some(before) = routine {
             self.turn_consensus();
-            let due = self.driver_due.is_some_and(|due| due <= self.now);
+            let due = self.turn.driver_due.is_some_and(|due| due <= self.now);
             if self.pulse() == before && !due {
                 return self.persist();
             }
@@ -235,7 +238,7 @@ impl Core {
             at = at.min(consensus.wakeup()).min(self.next_renew);
         }
         let untils = self.wishes.keys().map(|wish| self.voter.until(wish.node, &self.state));
-        let drivers = self.driver_due;
+        let drivers = self.turn.driver_due;
         let mine = self.holder.deadline().into_iter().chain(self.requests.iter().map(|request| request.deadline));
         // What was due and still stands waits for an event, not for time: never spin.
         let later = untils.chain(drivers).chain(mine).filter(|due| *due > self.now);
@@ -325,21 +328,21 @@ impl Core {
         // Each round can enable the next (an applied entry frees a group, whose report lets the
         // leader plan); a handful is always enough, and the rest waits for the next event.
         for _ in 0..8 {
-            let before = (self.applied, self.ordered, self.proposed.len());
+            let before = (self.applied, self.turn.ordered, self.proposed.len());
             self.turn_consensus();
             self.keep_lease();
             self.keep_promises();
             self.lead();
             self.drive();
             self.turn_consensus();
-            if before == (self.applied, self.ordered, self.proposed.len()) {
+            if before == (self.applied, self.turn.ordered, self.proposed.len()) {
                 break;
             }
         }
         self.report();
         self.check_requests();
         self.persist();
-        self.driver_due = self.drivers.iter().filter_map(|driver| driver.wakeup(&self.state, self.now)).min();
+        self.turn.driver_due = self.drivers.iter().filter_map(|driver| driver.wakeup(&self.state, self.now)).min();
     }
 
     fn turn_consensus(&mut self) {
@@ -471,7 +474,7 @@ impl Core {
         for out in outs {
             match out {
                 Out::Drive(order) => {
-                    self.ordered += 1;
+                    self.turn.ordered += 1;
                     self.actions.push_back(Action::Drive(order));
                 }
                 Out::Propose(entry) => self.propose(entry),
