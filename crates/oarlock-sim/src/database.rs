@@ -577,7 +577,7 @@ impl World {
         let connections: Vec<Connection> = self.connections.values().cloned().collect();
         let Some(instance) = self.instance(host, resource) else { return };
         let (Some(server), Some(dir)) = (&mut instance.server, &mut instance.dir) else {
-            return self.fail(host, resource, "it does not run");
+            return self.answer(host, resource, PgObservation::Exited { reason: "the server ended".into() });
         };
         server.open = false;
         let flushed = connections.iter().any(|connection| {
