@@ -67,6 +67,8 @@ pub struct Server {
     pub role: Role,
     /// Clients are let in.
     pub open: bool,
+    /// Closed for a hand-over that failed: open again once whoever commits wait for has this much.
+    pub reopen_at: Option<usize>,
     /// Whom commits wait for; `None`: nothing is acknowledged.
     pub sync: Option<BTreeSet<NodeId>>,
     /// The epoch under whose name standbys count.
@@ -185,6 +187,7 @@ impl Instance {
             pid,
             role,
             open: false,
+            reopen_at: None,
             sync: None,
             epoch,
             upstream,
@@ -566,6 +569,7 @@ impl World {
         // A standby's readers are no concern of the primary's.
         if server.role == Role::Primary {
             server.open = true;
+            server.reopen_at = None;
             self.check_open(host, resource);
         }
         self.answer(host, resource, PgObservation::Opened);
@@ -580,6 +584,7 @@ impl World {
             return self.answer(host, resource, PgObservation::Exited { reason: "the server ended".into() });
         };
         server.open = false;
+        server.reopen_at = None;
         let flushed = connections.iter().any(|connection| {
             connection.primary == (host, server.pid)
                 && connection.standby.0 == to
@@ -592,8 +597,7 @@ impl World {
             return self.ask(host, Asked::Database(resource, job.number), request);
         }
         if late {
-            server.open = true;
-            self.check_open(host, resource);
+            server.reopen_at = Some(dir.wal.len());
             return self.fail(host, resource, "the standby does not catch up");
         }
         self.later(host, resource, job, 5_000, 5_000);
@@ -643,6 +647,9 @@ impl World {
         if self.agent(host, life).is_none() {
             return;
         }
+        if !self.hosts[host].frozen {
+            self.reopen(host, resource);
+        }
         let status = self.look(host, resource);
         let restless = status.as_ref().is_some_and(|status| status.waiting_ms > 0);
         let closed = self.server(host, resource).is_some_and(|server| server.role == Role::Primary && !server.open);
@@ -652,6 +659,17 @@ impl World {
         }
         if let Some(status) = status.filter(|_| !self.hosts[host].frozen) {
             self.observed(host, life, resource, Observation::Postgresql(PgObservation::Status(status)));
+        }
+    }
+
+    /// After a hand-over that failed clients may see what one saw last: in again once all have it.
+    fn reopen(&mut self, host: usize, resource: ResourceId) {
+        let reached = self.confirmed(host, resource);
+        let Some(server) = self.server(host, resource).filter(|server| server.frozen_us.is_none()) else { return };
+        if server.reopen_at.is_some_and(|position| reached >= Some(position)) {
+            server.reopen_at = None;
+            server.open = true;
+            self.check_open(host, resource);
         }
     }
 

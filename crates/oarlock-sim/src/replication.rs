@@ -200,23 +200,31 @@ impl World {
         }
     }
 
-    /// Acknowledges commits that have waited long enough.
-    pub fn release_commits(&mut self, host: usize, resource: ResourceId) {
-        let World { hosts, connections, .. } = self;
-        let Some(instance) = hosts[host].databases.get_mut(&resource) else { return };
-        let (Some(server), Some(dir)) = (&mut instance.server, &instance.dir) else { return };
-        if server.waiting.is_empty() || server.frozen_us.is_some() {
-            return;
-        }
-        let Some(sync) = &server.sync else { return };
+    /// How many records all have confirmed that commits wait for; `None` when that is not known.
+    pub fn confirmed(&self, host: usize, resource: ResourceId) -> Option<usize> {
+        let server = self.hosts[host].databases.get(&resource)?.server.as_ref()?;
         let counts = |c: &Connection, node: NodeId| {
             c.resource == resource
                 && c.primary == (host, server.pid)
                 && c.epoch == server.epoch
                 && c.standby.0 + 1 == usize::from(node.0)
         };
-        let confirmed = |node| connections.values().filter(|c| counts(c, node)).map(|c| c.acked).max().unwrap_or(0);
-        let upto = sync.iter().map(|node| confirmed(*node)).min().unwrap_or(usize::MAX).min(dir.flushed);
+        let by = |node| {
+            let mine = self.connections.values().filter(|connection| counts(connection, node));
+            mine.map(|connection| connection.acked).max().unwrap_or(0)
+        };
+        Some(server.sync.as_ref()?.iter().map(|node| by(*node)).min().unwrap_or(usize::MAX))
+    }
+
+    /// Acknowledges commits that have waited long enough.
+    pub fn release_commits(&mut self, host: usize, resource: ResourceId) {
+        let Some(confirmed) = self.confirmed(host, resource) else { return };
+        let Some(instance) = self.hosts[host].databases.get_mut(&resource) else { return };
+        let (Some(server), Some(dir)) = (&mut instance.server, &instance.dir) else { return };
+        if server.waiting.is_empty() || server.frozen_us.is_some() {
+            return;
+        }
+        let upto = confirmed.min(dir.flushed);
         let done: Vec<_> = server.waiting.extract_if(.., |commit| commit.index < upto).collect();
         for commit in done {
             self.check_acknowledged(host, resource, &commit);

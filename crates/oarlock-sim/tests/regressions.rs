@@ -11,6 +11,8 @@ const SEEDS: &[(Layout, u64, &str)] = &[
     (Layout::Two, 88, "failback to a node where the group keeps failing"),
     (Layout::Two, 126, "a standby taken back by another administrator"),
     (Layout::Two, 8033, "the model did not tell that a server died while it was handed over"),
+    (Layout::Two, 11427, "the model let clients in again before the standby had what they could see"),
+    (Layout::Two, 12892, "as 8033"),
 ];
 
 #[test]
