@@ -264,7 +264,7 @@ impl Driver {
                     self.order(index, command.map(Command::Service), out);
                 }
                 Unit::Database(database) => {
-                    if !site.rules.rejoin_committed {
+                    if !site.rules.rejoin_committed && group.in_sync.contains_key(&site.me) {
                         database.doubt();
                     }
                     let command = database.next(site.now, &want);

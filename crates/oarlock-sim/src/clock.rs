@@ -18,6 +18,12 @@ impl Clock {
         Clock { booted_at_us, offset_us, rate_ppm }
     }
 
+    /// The same clock, faster or slower from the time it was set on.
+    #[must_use]
+    pub fn with_rate(self, rate_ppm: u64) -> Clock {
+        Clock { rate_ppm, ..self }
+    }
+
     /// What it shows at a true time.
     #[must_use]
     pub fn at(&self, true_us: u64) -> Mono {

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod database;
+pub mod directed;
 pub mod disk;
 pub mod faults;
 pub mod host;

@@ -114,6 +114,14 @@ impl Plan {
         }
         let healed = world.now;
         let settled_us = settle(&mut world, healed);
+        Verdict::of(&world, settled_us)
+    }
+}
+
+impl Verdict {
+    /// How it went in this world.
+    #[must_use]
+    pub fn of(world: &World, settled_us: u64) -> Verdict {
         Verdict {
             broken: world.checks.broken.clone(),
             events: world.handled,
@@ -124,7 +132,8 @@ impl Plan {
     }
 }
 
-fn settle(world: &mut World, healed: u64) -> u64 {
+/// Heals everything and waits until all is well; the time that took, in microseconds.
+pub(crate) fn settle(world: &mut World, healed: u64) -> u64 {
     world.heal();
     let mut good = 0;
     let mut last = None;

@@ -220,6 +220,21 @@ impl World {
         }
     }
 
+    /// Lets things happen, one at a time, until something holds (true), a true time is reached or a
+    /// rule is broken.
+    pub fn run_until_holds(&mut self, until_us: u64, holds: impl Fn(&World) -> bool) -> bool {
+        while self.checks.broken.is_none() && self.now < until_us {
+            if holds(self) {
+                return true;
+            }
+            if self.queue.is_empty() {
+                return false;
+            }
+            self.step();
+        }
+        false
+    }
+
     fn step(&mut self) {
         let Some(Reverse(key)) = self.queue.pop() else { return };
         let (at, slot) = ((key >> LOW_BITS) as u64, key as usize & ((1 << SLOT_BITS) - 1));

@@ -51,8 +51,11 @@ impl World {
     fn is_out_of_reach(&self, id: GroupId) -> bool {
         let torn = |node: &oarlock_core::ids::NodeId| self.hosts[usize::from(node.0) - 1].disk.torn;
         let (Some(config), Some(group)) = (self.config.group(id), self.checks.truth.group(id)) else { return false };
-        let unborn = group.in_sync.is_empty() && config.nodes.iter().any(torn);
-        config.data_resource(id).is_some() && (unborn || group.in_sync.keys().all(torn))
+        let lost = match group.in_sync.is_empty() {
+            true => config.nodes.iter().any(torn),
+            false => group.in_sync.keys().all(torn),
+        };
+        config.data_resource(id).is_some() && lost
     }
 
     /// What each node thinks stands in the way, for the trace.

@@ -1,0 +1,112 @@
+//! Each checker catches the rule it stands for, in a scenario made for it; with the rule in force
+//! the same scenario passes.
+
+use oarlock_core::Rules;
+use oarlock_core::ids::NodeId;
+use oarlock_core::request::Request;
+use oarlock_sim::database::Role;
+use oarlock_sim::directed::{Directed, Missed, has_role, server_on};
+use oarlock_sim::run::Plan;
+use oarlock_sim::scenario::Layout;
+
+/// Delays are drawn: so many courses of each scenario.
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=20;
+
+type Scenario = fn(&mut Directed) -> Result<(), Missed>;
+
+fn play(layout: Layout, seed: u64, rules: Rules, scenario: Scenario) -> Option<String> {
+    let tracing = std::env::var_os("TRACE").is_some();
+    let mut directed = Directed::new(&Plan { rules, tracing, ..Plan::new(seed, layout) });
+    if let Err(missed) = scenario(&mut directed) {
+        panic!("seed {seed}: there never was {}", missed.what);
+    }
+    directed.finish().broken
+}
+
+/// Caught by `rule` in one course at least with `broken` rules, and clean in all with those in force.
+fn shows(layout: Layout, broken: Rules, rule: &str, scenario: Scenario) {
+    let caught: Vec<String> = SEEDS.filter_map(|seed| play(layout, seed, broken, scenario)).collect();
+    assert!(caught.iter().any(|text| text.starts_with(rule)), "{rule} noticed nothing; others: {caught:?}");
+    for seed in SEEDS {
+        assert_eq!(play(layout, seed, Rules::default(), scenario), None, "seed {seed}, all rules in force");
+    }
+}
+
+/// The owner is cut off, and in the same moment the other voters' agents are killed: they know of
+/// no lease any more, but for their own start.
+fn voters_forget(directed: &mut Directed) -> Result<(), Missed> {
+    directed.until_settled()?;
+    directed.run_ms(500);
+    directed.isolate(0);
+    directed.world.agent_crashes(1);
+    directed.world.agent_crashes(2);
+    directed.run_ms(4_000);
+    Ok(())
+}
+
+/// The owner's clock is as slow and the voters' as fast as is allowed, and it is cut off.
+fn slow_owner(directed: &mut Directed) -> Result<(), Missed> {
+    for host in 0..5 {
+        directed.set_clock_rate(host, if host == 0 { 953_000 } else { 1_047_000 });
+    }
+    directed.until_settled()?;
+    directed.run_ms(500);
+    directed.isolate(0);
+    directed.run_ms(4_000);
+    Ok(())
+}
+
+/// The standby's server dies: its copy still counts.
+fn standby_dies(directed: &mut Directed) -> Result<(), Missed> {
+    directed.until_settled()?;
+    directed.run_ms(500);
+    directed.kill_database(1);
+    directed.run_ms(4_000);
+    Ok(())
+}
+
+/// A primary with a row that its standby has not is restarted in place, and its agent with it; the
+/// standby is connected again, but its disk hangs.
+fn row_of_one(directed: &mut Directed) -> Result<(), Missed> {
+    directed.until_settled()?;
+    directed.world.request(2, Request::Standby { node: NodeId(2), on: true });
+    directed.until("a standby out of service", |world| world.checks.truth.node(NodeId(2)).standby)?;
+    directed.freeze_database(1, true);
+    directed
+        .until("a commit that waits", |world| server_on(world, 0).is_some_and(|server| !server.waiting.is_empty()))?;
+    directed.run_ms(20);
+    directed.kill_database(0);
+    directed.until("a server that starts", |world| has_role(world, 0, Role::StartingPrimary))?;
+    directed.run_ms(5);
+    directed.world.agent_crashes(0);
+    directed.until("another agent", |world| world.core(0).is_some())?;
+    directed.world.freeze(0, true);
+    directed.freeze_database(1, false);
+    directed.until("a connected standby", |world| !world.connections.is_empty())?;
+    directed.freeze_database(1, true);
+    directed.world.freeze(0, false);
+    directed.run_ms(600);
+    directed.freeze_database(1, false);
+    directed.run_ms(2_000);
+    Ok(())
+}
+
+#[test]
+fn a_start_counts_as_an_acknowledgement() {
+    shows(Layout::Two, Rules { start_counts: false, ..Rules::default() }, "one_owner", voters_forget);
+}
+
+#[test]
+fn unguarded_resources_wait_for_the_stop_budget() {
+    shows(Layout::Four, Rules { stop_wait: false, ..Rules::default() }, "one_owner", slow_owner);
+}
+
+#[test]
+fn a_member_is_not_replaced() {
+    shows(Layout::Two, Rules { rejoin_committed: false, ..Rules::default() }, "no_lost_write", standby_dies);
+}
+
+#[test]
+fn clients_see_what_every_member_has() {
+    shows(Layout::Two, Rules { open_flushed: false, ..Rules::default() }, "no_lost_write", row_of_one);
+}
