@@ -3,6 +3,7 @@
 use super::settings::Failback;
 use crate::cluster::ClusterStatus;
 use crate::host::Host;
+use crate::jobs;
 use crate::lab::Lab;
 use crate::layout::Kind;
 use crate::net::Cut;
@@ -147,6 +148,7 @@ impl Bed {
         }
         self.until_whole(deadline)?;
         self.set_failback(Failback::Never)?;
+        jobs::clear(&self.host(FRONTEND)?, deadline)?;
         self.until_whole(deadline)
     }
 }

@@ -3,6 +3,7 @@
 use super::Row;
 use super::trial::Trial;
 use super::verdict::Outage;
+use crate::cluster::GROUP;
 use anyhow::{Result, bail};
 use std::time::Duration;
 
@@ -48,6 +49,9 @@ fn stop_database_cleanly(trial: &mut Trial<'_>) -> Result<()> {
     trial.until_served(TAKEOVER)
 }
 
+/// The loss of redundancy is shown within this.
+const ALARM: Duration = Duration::from_secs(2);
+
 /// Drops the database's port between the servers on both links; everything else passes.
 fn cut_replication(trial: &mut Trial<'_>) -> Result<()> {
     let owner = trial.owner.clone();
@@ -62,13 +66,18 @@ fn cut_replication(trial: &mut Trial<'_>) -> Result<()> {
     );
     trial.mark(format!("replication of {standby} cut"));
     trial.bed.shell(&owner, &add, COMMAND)?;
-    let seen = trial.bed.until("the standby leaves the in-sync set", TAKEOVER, || {
+    let seen = trial.bed.until("the standby leaves the in-sync set", ALARM, || {
         let cluster = trial.bed.cluster()?;
         match cluster.in_sync_standbys().as_slice() {
             [] => Ok(()),
             left => bail!("in sync: {left:?}"),
         }
     });
+    let told = trial.bed.shell(&owner, "oarlock events | tail -n 20", COMMAND)?;
+    let alone = format!("every acknowledged write is on {owner}\n");
+    trial.demand(told.contains(&alone), || format!("no event says so: {told}"));
+    let refused = trial.bed.host(&owner)?.exec(&["oarlock", "move", GROUP, &standby], COMMAND)?;
+    trial.demand(!refused.status.success(), || format!("the group was moved onto the stale copy of {standby}"));
     let served = trial.until_served(TAKEOVER);
     trial.mark("replication healed");
     trial.bed.shell(&owner, "nft delete table ip lab_fault", COMMAND)?;

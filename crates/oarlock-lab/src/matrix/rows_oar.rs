@@ -8,15 +8,15 @@ use crate::history::Stamp;
 use crate::jobs::{self, USER};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
+use std::process::Stdio;
 use std::time::Duration;
 
 const COMMAND: Duration = Duration::from_secs(30);
 const TAKEOVER: Duration = Duration::from_secs(30);
 /// Until a submitted job runs: OAR's passes are at least 5 s apart.
 const STARTED: Duration = Duration::from_secs(60);
-/// Until a job that ended during an outage is known to have ended: its node tells again after
-/// 30 and after 60 s more.
-const ENDED: Duration = Duration::from_secs(150);
+/// Until a job that ended during an outage is known to have ended: its node is asked to tell again.
+const ENDED: Duration = Duration::from_secs(90);
 /// No command of OAR's may hang longer than this while a takeover goes on.
 const HANG: Duration = Duration::from_secs(30);
 
@@ -37,6 +37,11 @@ pub const ROWS: &[Row] = &[
         .heals_in(90)
         .moves(),
     Row::new("10 before poweroff", "a job that ends just before the power-off", |t| job(t, How::PowerOff, End::Before))
+        .heals_in(90)
+        .moves(),
+    Row::new("10 interactive standby", "an interactive job during a switchover", |t| interactive(t, How::Standby))
+        .moves(),
+    Row::new("10 interactive poweroff", "an interactive job during a power-off", |t| interactive(t, How::PowerOff))
         .heals_in(90)
         .moves(),
     Row::new("12 standby", "a job queued behind another during a switchover", |t| queued(t, How::Standby)).moves(),
@@ -109,6 +114,35 @@ fn job(trial: &mut Trial<'_>, how: How, end: End) -> Result<()> {
     }
     let ended = jobs::until(&frontend, &job, "Terminated", ENDED);
     give_back(trial, how)?;
+    ended
+}
+
+/// The user's terminal on the compute node outlives the takeover, and the job ends when he leaves.
+fn interactive(trial: &mut Trial<'_>, how: How) -> Result<()> {
+    let frontend = trial.bed.host(FRONTEND)?;
+    let (flag, screen) = (flag(0), format!("/tmp/screen-{}", Stamp::now().wall_us));
+    // Bounded, so that nothing is left behind when the case fails.
+    let typed = format!(
+        "for n in $(seq 1000); do test -e {flag} && break; sleep 0.1; done; echo 'echo sum $((40+2))'; echo exit"
+    );
+    let terminal = format!("({typed}) 2>/dev/null | timeout 200 script -qfec 'oarsub -I' {screen} 2>/dev/null");
+    let mut session = frontend.spawn(&["runuser", "-l", USER, "-c", &terminal], Stdio::null())?;
+    let shown = |wanted: &str| -> Result<String> {
+        let text = trial.bed.shell(FRONTEND, &format!("cat {screen}"), COMMAND)?;
+        if text.contains(wanted) { Ok(text) } else { bail!("the terminal shows: {}", text.trim_end()) }
+    };
+    let text = trial.bed.until("the terminal on the compute node", STARTED, || shown("Connect to OAR job"))?;
+    let number = text.split("OAR_JOB_ID=").nth(1).unwrap_or_default();
+    let job: String = number.chars().take_while(char::is_ascii_digit).collect();
+    take_away(trial, how, |_| Ok(()))?;
+    trial.bed.shell(FRONTEND, &format!("touch {flag}"), COMMAND)?;
+    let left = session.wait(COMMAND).context("the terminal does not end");
+    let answered = trial.bed.shell(FRONTEND, &format!("grep -c 'sum 42' {screen}"), COMMAND);
+    let ended = jobs::until_left(&frontend, &job, ENDED);
+    give_back(trial, how)?;
+    let left = left?;
+    trial.demand(left.success(), || format!("oarsub -I: {left}"));
+    answered.context("the terminal did not answer after the takeover")?;
     ended
 }
 
