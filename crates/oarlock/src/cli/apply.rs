@@ -5,7 +5,7 @@ use super::ask::{ACT_DEADLINE, ask, unexpected};
 use super::failure::{Code, Failure};
 use super::output::{emit, emit_json};
 use crate::causes::with_causes;
-use crate::config::{self, ConfigError, TEXT_MAX_BYTES};
+use crate::config::{self, ConfigError, Severity, TEXT_MAX_BYTES};
 use crate::control::{Request, Response};
 use std::io::Read;
 use std::path::Path;
@@ -37,7 +37,8 @@ pub fn wrong(error: &ConfigError) -> Failure {
     match error {
         ConfigError::Wrong(problems) => {
             eprintln!("{problems}");
-            let count = problems.list().len();
+            let errors = problems.list().iter().filter(|problem| problem.severity == Severity::Error);
+            let count = errors.count();
             let s = if count == 1 { "" } else { "s" };
             Failure::new(Code::Usage, format!("the configuration has {count} problem{s}; nothing was changed"))
         }
