@@ -4,7 +4,7 @@ mod test;
 
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 
 /// The project's own commands.
@@ -65,10 +65,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// Format, lints, and the dependencies' licences and advisories; the first that fails ends it.
+/// Format, lints, and the dependencies' duplicates, licences and sources; the first that fails ends it.
+///
+/// The advisories are not among them: their database cannot be had from a package registry.
 fn audit() -> Result<ExitCode> {
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
-    for task in [&["fmt", "--all", "--check"][..], &clippy, &["deny", "check"]] {
+    let deny = ["deny", "check", "bans", "licenses", "sources"];
+    if cargo(&["deny", "--version"], &[])? != ExitCode::SUCCESS {
+        bail!("cargo-deny is not installed\nhint: cargo install --locked cargo-deny");
+    }
+    for task in [&["fmt", "--all", "--check"][..], &clippy, &deny] {
         println!("cargo {}", task.join(" "));
         let code = cargo(task, &[])?;
         if code != ExitCode::SUCCESS {
