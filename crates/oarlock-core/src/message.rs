@@ -48,9 +48,9 @@ pub enum Message {
         above: u64,
     },
     /// To the leader: please propose this. Compare-and-swap at apply makes repeats harmless.
-    Propose(Entry),
+    Propose(Box<Entry>),
     /// The consensus library's own traffic.
-    Raft(Frame),
+    Raft(Box<Frame>),
     /// How my resources are; on change and a few times per lease.
     Report(Report),
 }

@@ -309,10 +309,10 @@ impl Core {
             Message::WantAlive { nonce, generation, incarnation, above } => {
                 self.want_alive(from, nonce, generation, incarnation, above);
             }
-            Message::Propose(entry) => self.propose(entry),
+            Message::Propose(entry) => self.propose(*entry),
             Message::Raft(frame) => {
                 let Some(consensus) = &mut self.consensus else { return };
-                if let Err(error) = consensus.step(from, frame) {
+                if let Err(error) = consensus.step(from, *frame) {
                     self.disable(error.to_string());
                 }
             }
@@ -364,7 +364,7 @@ impl Core {
             Err(error) => return self.disable(error.to_string()),
         };
         for (to, frame) in output.send {
-            self.send(to, Message::Raft(frame));
+            self.send(to, Message::Raft(Box::new(frame)));
         }
         if output.persist {
             self.persisting.wanted_by_consensus = true;
@@ -414,7 +414,7 @@ impl Core {
         self.persisting.consensus.retain(|(at, _)| *at > saved);
         if let (Some(number), Some(consensus)) = (reached, &mut self.consensus) {
             for (to, frame) in consensus.persisted(number) {
-                self.send(to, Message::Raft(frame));
+                self.send(to, Message::Raft(Box::new(frame)));
             }
         }
         self.give_promises();
@@ -434,7 +434,7 @@ impl Core {
             }
         } else if let Some(leader) = consensus.leader() {
             self.proposed.push((entry.clone(), self.now));
-            self.send(leader, Message::Propose(entry));
+            self.send(leader, Message::Propose(Box::new(entry)));
         }
     }
 

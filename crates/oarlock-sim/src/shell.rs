@@ -71,10 +71,10 @@ impl World {
         }
         let [first, second] = arrivals;
         if let Some(delay) = second {
-            self.after(delay, What::Deliver { host: to, from, message: Box::new(message.clone()) });
+            self.after(delay, What::Deliver { host: to, from, message: message.clone() });
         }
         if let Some(delay) = first {
-            self.after(delay, What::Deliver { host: to, from, message: Box::new(message) });
+            self.after(delay, What::Deliver { host: to, from, message });
         }
     }
 

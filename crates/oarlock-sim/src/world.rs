@@ -25,7 +25,7 @@ pub enum What {
     /// The core asked to be woken.
     CoreDue { host: usize, life: u64 },
     /// A datagram arrives.
-    Deliver { host: usize, from: usize, message: Box<Message> },
+    Deliver { host: usize, from: usize, message: Message },
     /// A write to the disk is done.
     Saved { host: usize, life: u64, ticket: u64 },
     /// The sentinel wakes.
@@ -254,7 +254,7 @@ impl World {
     fn happen(&mut self, what: What) {
         match what {
             What::CoreDue { host, life } => self.core_due(host, life),
-            What::Deliver { host, from, message } => self.deliver(host, from, *message),
+            What::Deliver { host, from, message } => self.deliver(host, from, message),
             What::Saved { host, life, ticket } => self.saved(host, life, ticket),
             What::SentinelDue { host, boot } => self.sentinel_due(host, boot),
             What::Ask { host, boot, life, id, request } => self.ask_arrives(host, boot, life, id, *request),

@@ -209,7 +209,7 @@ impl Core {
 
     /// As voter: promise what may be promised by now.
     pub(super) fn keep_promises(&mut self) {
-        if self.disabled.is_some() {
+        if self.disabled.is_some() || self.wishes.is_empty() {
             return;
         }
         let state = self.state.clone();
