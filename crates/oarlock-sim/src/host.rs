@@ -126,6 +126,11 @@ impl Run {
         self.programs.get(&resource).copied()
     }
 
+    /// All programs that run, with their processes.
+    pub fn programs(&self) -> impl Iterator<Item = (ResourceId, u32)> {
+        self.programs.iter().map(|(resource, pid)| (*resource, *pid))
+    }
+
     /// A program starts.
     pub fn program_starts(&mut self, resource: ResourceId) -> u32 {
         self.stirred = true;

@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::host::{Agent, Host, Run, name_of, resource_named};
+use crate::sabotage::Sabotage;
 use crate::shell::resource_at;
 use crate::world::{What, World};
 use oarlock_core::config::Kind;
@@ -214,7 +215,8 @@ impl World {
                 for address in addresses {
                     self.soon(50, 1_000, What::AddressGoes { host, boot, address });
                 }
-                for name in services {
+                let spared = self.sabotage == Some(Sabotage::LapseSparesPrograms);
+                for name in services.into_iter().filter(|_| !spared) {
                     self.kill(host, name);
                 }
             }

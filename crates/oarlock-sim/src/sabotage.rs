@@ -5,6 +5,8 @@
 pub enum Sabotage {
     /// Addresses come up without the sentinel's check, and a lapse does not take them away.
     UnguardedStart,
+    /// A lapse takes addresses away, but kills nothing.
+    LapseSparesPrograms,
     /// A standby confirms what is not on its disk.
     ConfirmUnflushed,
 }

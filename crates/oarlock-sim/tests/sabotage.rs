@@ -49,6 +49,11 @@ fn an_address_without_the_sentinels_guard() {
 }
 
 #[test]
+fn a_lapse_that_kills_nothing() {
+    caught(Rules::default(), Some(Sabotage::LapseSparesPrograms), &["lease_before_life"]);
+}
+
+#[test]
 fn a_standby_that_confirms_what_it_has_not_flushed() {
     caught(Rules::default(), Some(Sabotage::ConfirmUnflushed), &["no_lost_write"]);
 }

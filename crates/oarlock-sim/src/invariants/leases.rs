@@ -2,7 +2,8 @@
 //! and no lease is longer than what a majority granted, counted from when it was asked for.
 
 use crate::world::World;
-use oarlock_core::ids::NodeId;
+use oarlock_core::config::Kind;
+use oarlock_core::ids::{NodeId, ResourceId};
 use oarlock_core::message::Renew;
 use oarlock_core::time::Mono;
 use std::collections::BTreeMap;
@@ -82,7 +83,10 @@ impl World {
         let budget = self.config.timing.stop_budget;
         let mut good_until = u64::MAX;
         for (index, host) in self.hosts.iter().enumerate() {
-            if !host.acts() || host.run.addresses().is_empty() || self.has_just_resumed(host) {
+            let service =
+                |(id, _): (ResourceId, u32)| self.config.resource(id).is_some_and(|known| known.kind == Kind::Service);
+            let idle = host.run.addresses().is_empty() && !host.run.programs().any(service);
+            if !host.acts() || idle || self.has_just_resumed(host) {
                 continue;
             }
             let now = host.clock.at(self.now);
@@ -92,7 +96,7 @@ impl World {
                     good_until = good_until.min(host.clock.when(*deadline + budget));
                 }
                 _ => {
-                    let text = format!("{} holds an address at {now:?}, its lease: {known:?}", host.id);
+                    let text = format!("{} runs something exclusive at {now:?}, its lease: {known:?}", host.id);
                     return self.broken("lease_before_life", text);
                 }
             }
