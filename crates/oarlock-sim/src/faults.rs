@@ -273,11 +273,16 @@ impl World {
     }
 
     fn strike_service(&mut self, host: usize, sort: Sort) {
-        let boot = self.hosts[host].boot;
         if sort == Sort::ServiceBreak {
             self.hosts[host].broken_service = true;
             self.ends(500_000, 6_000_000, Fault::RepairService(host));
         }
+        self.kill_services(host);
+    }
+
+    /// kill -9 of the services of a host.
+    pub fn kill_services(&mut self, host: usize) {
+        let boot = self.hosts[host].boot;
         let config = self.config.clone();
         let all = config.groups().flat_map(|(id, group)| group.resources(id).collect::<Vec<_>>());
         for (resource, _) in all.filter(|(_, known)| known.kind == Kind::Service) {
