@@ -5,6 +5,9 @@ use oarlock::cli::AgentOptions;
 use oarlock::runtime::Ended;
 use oarlock::{cli, process, runtime, sentinel};
 use std::process::ExitCode;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Exit codes of an agent that could not start; see `oarlock help`.
 const INTERNAL: u8 = cli::Code::Internal as u8;
@@ -36,8 +39,12 @@ fn guard(options: &AgentOptions) -> ExitCode {
 
 /// The child: decides.
 fn serve(options: &AgentOptions, socket: i32) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("OARLOCK_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    // Targets and levels only ("info", "info,oarlock::transport=debug"): patterns would bring in an
+    // engine for regular expressions that outweighs the sentinel.
+    let wanted = std::env::var("OARLOCK_LOG").ok().and_then(|filter| filter.parse().ok());
+    let filter = wanted.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     if let Err(error) = process::realtime::lock_on_fault() {
         tracing::warn!(%error, "memory is not locked");
     }

@@ -16,6 +16,7 @@ mod frame;
 mod journal;
 mod keeper;
 mod lock;
+mod rehearsal;
 mod seen;
 mod services;
 mod shell;
@@ -90,7 +91,7 @@ impl StartError {
 /// When something it cannot do without is missing: the state directory, its lock, a signal
 /// descriptor. Locked memory, real-time scheduling and cgroups are asked for, not demanded.
 pub fn run(options: &Options) -> Result<ExitCode, StartError> {
-    let memory_locked = realtime::lock_everything().is_ok();
+    let memory_locked = realtime::lock_with_room().is_ok();
     let realtime = realtime::request_fifo(realtime::SENTINEL_PRIORITY).is_ok();
     // What services leave behind becomes ours to reap; a zombie would keep its number taken.
     set_child_subreaper(Some(rustix::process::getpid())).map_err(StartError::new("becoming the subreaper"))?;

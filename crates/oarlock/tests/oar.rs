@@ -173,7 +173,7 @@ async fn a_real_oar_server_is_kept_in_service() {
         println!("skipped: set OARLOCK_TEST_OAR=1 on a machine whose OAR may be killed");
         return;
     }
-    let _ = tracing_subscriber::fmt().with_env_filter("oarlock=debug").try_init();
+    let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).try_init();
     fs::write(RUNS, "").unwrap();
     fs::set_permissions(RUNS, fs::Permissions::from_mode(0o666)).unwrap();
     slow(None);

@@ -74,7 +74,7 @@ impl Shell {
         ));
     }
 
-    fn save(&mut self) {
+    pub(super) fn save(&mut self) {
         // Nothing may depend on a write that failed, and nothing does: the next sentinel would
         // only know less, and lapse earlier.
         if let Err(error) = self.store.save(self.machine.record()) {
@@ -186,19 +186,23 @@ impl Shell {
     }
 
     fn remove_address(&mut self, address: Address) {
-        let Some(index) = interface_index(&address.interface) else {
-            // With its interface the address is gone too.
-            self.events.push_back(Event::AddressGone { address });
-            return;
-        };
-        match self.netlink().and_then(|netlink| netlink.remove_address(index, address.ip, address.prefix_bits)) {
-            Ok(_) => self.events.push_back(Event::AddressGone { address }),
+        match self.take_away(&address) {
+            Ok(()) => self.events.push_back(Event::AddressGone { address }),
             Err(error) => {
                 let line = format!("cannot remove {address}, trying again: {}", reason(&error));
                 self.log(&line);
                 self.netlink = None;
             }
         }
+    }
+
+    /// Takes an address away; one that is not there is as good.
+    pub(super) fn take_away(&mut self, address: &Address) -> Result<(), NetworkError> {
+        // With its interface the address is gone too.
+        let Some(index) = interface_index(&address.interface) else {
+            return Ok(());
+        };
+        self.netlink()?.remove_address(index, address.ip, address.prefix_bits).map(drop)
     }
 
     fn netlink(&mut self) -> Result<&mut Netlink, NetworkError> {

@@ -65,7 +65,7 @@ fn become_keeper(shell: &mut Shell) {
         }
     }
     // Neither is inherited across a fork.
-    let locked = realtime::lock_everything().is_ok();
+    let locked = realtime::lock_with_room().is_ok();
     let realtime = realtime::request_fifo(realtime::SENTINEL_PRIORITY).is_ok();
     let _ = setsid();
     let apart = shell.services.groups.enter(KEEPER);

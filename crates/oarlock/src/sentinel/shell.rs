@@ -143,6 +143,7 @@ impl Shell {
             watchdog: Watchdog::from_env(),
         };
         shell.take_over(&found);
+        shell.rehearse();
         shell.log(&format!("started: {platform:?}"));
         Ok(shell)
     }

@@ -6,6 +6,7 @@
 
 mod agent;
 mod apply;
+mod memory;
 mod network;
 mod rig;
 mod sentinel;
@@ -21,7 +22,7 @@ type Case = (&'static str, fn());
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let cases = [network::CASES, sentinel::CASES, agent::CASES, apply::CASES].concat();
+    let cases = [network::CASES, sentinel::CASES, agent::CASES, apply::CASES, memory::CASES].concat();
     if arguments.first().is_some_and(|role| role == rig::ROLE) {
         return rig::play(&arguments);
     }
