@@ -1,90 +1,23 @@
-//! What `oarlock status --json` says, as far as the lab reads it, and what full redundancy means
-//! in its terms.
+//! What `oarlock status --json` says, and what full redundancy means in its terms.
 
+use oarlock_core::status::{GroupStatus, ResourceStatus, Status};
 use serde::Deserialize;
+use std::ops::Deref;
 
 /// The name of the lab's cluster group.
 pub const GROUP: &str = "oar";
 
 /// The cluster as one of its nodes sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct ClusterStatus {
-    /// Whether a majority of the voters is reached.
-    pub quorum: bool,
-    /// Generation of the running configuration.
-    pub generation: u64,
-    /// Every node.
-    pub nodes: Vec<NodeStatus>,
-    /// Every group.
-    pub groups: Vec<GroupStatus>,
-}
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct ClusterStatus(Status);
 
-/// One node.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct NodeStatus {
-    /// Its name.
-    pub name: String,
-    /// `server` or `witness`.
-    pub role: String,
-    /// `online`, `offline`, `standby` or `maintenance`.
-    pub state: String,
-    /// Its links.
-    pub links: Vec<LinkStatus>,
-}
+impl Deref for ClusterStatus {
+    type Target = Status;
 
-/// One link of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct LinkStatus {
-    /// The node's address on it.
-    pub address: String,
-    /// Whether the node is heard on it.
-    pub up: bool,
-}
-
-/// One group.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct GroupStatus {
-    /// Its name.
-    pub name: String,
-    /// `started`, `starting`, `stopping`, `stopped` or `blocked`.
-    pub state: String,
-    /// The node that runs it.
-    pub owner: Option<String>,
-    /// Grows with every change of ownership.
-    pub epoch: u64,
-    /// Why it is not started.
-    pub reason: Option<String>,
-    /// Its resources, in start order.
-    pub resources: Vec<ResourceStatus>,
-}
-
-/// One resource of a group.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct ResourceStatus {
-    /// Its name.
-    pub name: String,
-    /// `address`, `postgresql`, `service`, …
-    pub kind: String,
-    /// Its state.
-    pub state: String,
-    /// Failures that count against it now.
-    pub failures: u64,
-    /// Its copies, where it has copies.
-    #[serde(default)]
-    pub members: Vec<MemberStatus>,
-}
-
-/// One copy of a resource.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct MemberStatus {
-    /// Where it is.
-    pub node: String,
-    /// `primary`, `standby` or `none`.
-    pub role: String,
-    /// Its state.
-    pub state: String,
-    /// Whether it holds every acknowledged write and may be promoted.
-    pub in_sync: bool,
+    fn deref(&self) -> &Status {
+        &self.0
+    }
 }
 
 impl ClusterStatus {
