@@ -132,7 +132,8 @@ impl Driver {
                 Kind::Postgresql => Unit::Database(Box::default()),
                 Kind::Service => Unit::Service(Service::default()),
             });
-            self.shown.push("");
+            // What every resource begins with is no news; a witness has nothing else to tell.
+            self.shown.push("unknown");
         }
     }
 

@@ -104,11 +104,12 @@ impl fmt::Display for Happening {
             Happening::NodeDead { node, generation } => write!(f, "{node} declared dead (generation {generation})"),
             Happening::NodeAlive { node, generation } => write!(f, "{node} alive (generation {generation})"),
             Happening::LeaseLapsed { generation } => write!(f, "own lease lapsed (generation {generation})"),
-            Happening::OwnerChanged { group, owner: Some(owner), epoch, reason } => {
-                write!(f, "{group:?} owned by {owner}, epoch {epoch}: {reason}")
-            }
-            Happening::OwnerChanged { group, owner: None, epoch, reason } => {
-                write!(f, "{group:?} released, epoch {epoch}: {reason}")
+            Happening::OwnerChanged { group, owner, epoch, reason } => {
+                match owner {
+                    Some(owner) => write!(f, "{group:?} owned by {owner}, epoch {epoch}")?,
+                    None => write!(f, "{group:?} released, epoch {epoch}")?,
+                }
+                if reason.is_empty() { Ok(()) } else { write!(f, ": {reason}") }
             }
             Happening::InSyncChanged { group, members } => write!(f, "{group:?} in-sync set {members:?}"),
             Happening::Resource { resource, state, reason: None } => write!(f, "{resource:?} {state}"),

@@ -12,7 +12,7 @@ impl Core {
             if node.dead && !was.dead {
                 self.record(Happening::NodeDead { node: *id, generation: node.generation });
             }
-            if node.generation != was.generation {
+            if node.generation != was.generation && !node.dead {
                 self.record(Happening::NodeAlive { node: *id, generation: node.generation });
             }
         }
