@@ -184,10 +184,7 @@ impl State {
         }
         for moved in moves {
             // A group that cannot move stays with the dead owner; the planner tries again.
-            let outcome = self.own(moved, None);
-            if let (Applied, Some(group)) = (outcome, self.groups.get_mut(usize::from(moved.group.0))) {
-                group.reason = format!("taken over from {}, which is dead", self.config.node_name(id));
-            }
+            self.own(moved, None);
         }
         Applied
     }
@@ -211,6 +208,12 @@ impl State {
                 group.system = Some(first.system);
             }
             _ => {}
+        }
+        if let Some(former) = group.owner {
+            group.reason = match former.node == moved.to {
+                true => "back after a restart or a lapse".into(),
+                false => format!("taken over from {}, which is dead", self.config.node_name(former.node)),
+            };
         }
         // Inherited: an owner that let go before it had waited leaves the waiting to the next.
         group.must_wait |= group.owner.is_some();
