@@ -169,6 +169,7 @@ impl Driver {
         self.run_database(site, group, guard, out);
         let primary = self.database().is_none_or(|database| *database.state() == DatabaseState::Primary);
         let open = self.database().is_none_or(super::Database::is_open);
+        let looked = self.database().is_none_or(super::Database::is_inspected);
         let due = site.now >= self.unguarded_from(site, group);
         let mut ready = open && due;
         if frozen {
@@ -185,6 +186,9 @@ impl Driver {
                     let want = if ready {
                         Some(ServiceWant::Up { guard, takeover: true })
                     } else if primary || service.is_down() {
+                        None
+                    } else if service.state() == ServiceState::Unknown && !looked {
+                        // The agent has just started: both may well run, and are adopted then.
                         None
                     } else {
                         // Its database is gone: it starts anew after it.
