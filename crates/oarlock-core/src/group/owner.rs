@@ -65,6 +65,11 @@ impl Driver {
             return;
         }
         let wanted = group.wanted.filter(|wanted| *wanted != site.me);
+        if wanted.is_some_and(|to| Self::is_hopeless(site, to)) && !(leaving.is_some() && self.is_past_return()) {
+            self.stage = Stage::Run;
+            out.push(Out::Propose(Entry::Want { group: self.id, epoch: group.epoch, node: None }));
+            return;
+        }
         self.refused = self.refused.filter(|refused| wanted == Some(*refused));
         match (wanted, leaving) {
             (Some(to), None) if self.refused == Some(to) => {
@@ -78,6 +83,12 @@ impl Driver {
             (None, None) => self.wish_elsewhere(site, group, out),
             _ => {}
         }
+    }
+
+    /// A wish for a node that died or was taken out of service is over: it must not come true by
+    /// surprise when the node is back.
+    fn is_hopeless(site: &Site<'_>, to: NodeId) -> bool {
+        site.dead.contains(&to) || site.state.node(to).standby
     }
 
     /// Once the database has stopped, letting go is the shortest way back to service.
