@@ -3,7 +3,7 @@
 use super::{Driver, Out, Site, Stage, Unit};
 use crate::entry::Entry;
 use crate::happening::Happening;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, ResourceId};
 use crate::machine::address::AddressState;
 use crate::machine::database::{DatabaseState, DatabaseWant};
 use crate::machine::guarding::{Step, View};
@@ -226,6 +226,8 @@ impl Driver {
         let trouble = self.database_trouble.take().filter(|_| !patient && *database.state() == DatabaseState::Primary);
         if let Some(reason) = &trouble {
             database.failures.add(site.now, reason);
+            let (resource, failures) = (ResourceId { group: self.id, index: index as u8 }, database.failures.count());
+            out.push(Out::Record(Happening::ResourceFailed { resource, reason: reason.clone(), failures }));
         }
         let restart = trouble.is_some();
         let own_copy = database.copy();
