@@ -17,9 +17,9 @@ pub struct Holder {
     sequence: u64,
     /// Send time of each renewal, taken *before* it was sent.
     sent: BTreeMap<u64, Mono>,
-    /// Newest sequence number each voter acknowledged, for one version of the voters.
-    acked: BTreeMap<NodeId, u64>,
-    acked_version: u64,
+    /// Until when each voter stands by what it acknowledged, for one version of the voters.
+    covered: BTreeMap<NodeId, Mono>,
+    covered_version: u64,
     deadline: Option<Mono>,
     /// The newest beacon heard.
     beacon: u64,
@@ -38,8 +38,8 @@ impl Holder {
             generation: 0,
             sequence: 0,
             sent: BTreeMap::new(),
-            acked: BTreeMap::new(),
-            acked_version: 0,
+            covered: BTreeMap::new(),
+            covered_version: 0,
             deadline: None,
             beacon: 0,
             unconfirmed_since: None,
@@ -58,7 +58,7 @@ impl Holder {
     pub fn begin(&mut self, generation: u64) {
         self.generation = generation;
         self.sent.clear();
-        self.acked.clear();
+        self.covered.clear();
         if self.lapsed {
             self.deadline = None;
         }
@@ -145,16 +145,17 @@ impl Holder {
         if self.lapsed || !ours || !voters.nodes.contains(&from) {
             return None;
         }
-        if self.acked_version != voters.version {
-            self.acked.clear();
-            self.acked_version = voters.version;
+        if self.covered_version != voters.version {
+            self.covered.clear();
+            self.covered_version = voters.version;
         }
-        let newest = self.acked.entry(from).or_default();
-        *newest = renew.sequence.max(*newest);
-        let mut sequences: Vec<u64> = self.acked.values().copied().collect();
-        sequences.sort_unstable_by(|a, b| b.cmp(a));
-        let agreed = *sequences.get(voters.majority() - 1)?;
-        let deadline = *self.sent.get(&agreed)? + renew.lease;
+        let until = *self.sent.get(&renew.sequence)? + renew.lease;
+        // Each voter answers for the length that it acknowledged, not for a longer one that others did.
+        let covered = self.covered.entry(from).or_default();
+        *covered = until.max(*covered);
+        let mut untils: Vec<Mono> = self.covered.values().copied().collect();
+        untils.sort_unstable_by(|a, b| b.cmp(a));
+        let deadline = *untils.get(voters.majority() - 1)?;
         if self.deadline.is_some_and(|known| known >= deadline) {
             return None;
         }
