@@ -11,11 +11,21 @@ use super::{Case, run};
 pub const CASES: &[Case] =
     &[("sentinel_is_small", is_small), ("sentinel_needs_no_new_page_for_a_lapse", lapse_needs_no_new_page)];
 
-/// Memory of a process that is backed by files, in KiB: its program and libraries.
+/// Memory of a process that is backed by files, in KiB: its program and libraries. Counted page by
+/// page, since the kernel's own sum lags behind.
 fn file_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("RssFile:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let mut of_file = false;
+    let mut sum_kib = 0;
+    for line in maps.lines() {
+        if let Some(rss) = line.strip_prefix("Rss:") {
+            let rss_kib: u64 = rss.split_whitespace().next().unwrap().parse().unwrap();
+            sum_kib += if of_file { rss_kib } else { 0 };
+        } else if line.split_whitespace().next().is_some_and(|range| range.contains('-')) {
+            of_file = line.contains('/');
+        }
+    }
+    sum_kib
 }
 
 fn is_small() {
