@@ -35,8 +35,9 @@ pub struct Target {
     /// Longest wait for a connection, log-in included, in milliseconds.
     #[arg(long, default_value_t = 1000)]
     pub connect_timeout_ms: u64,
-    /// Longest wait for a statement's answer, in milliseconds.
-    #[arg(long, default_value_t = 1000)]
+    /// Longest wait for a statement's answer, in milliseconds. Longer than any takeover: it is the
+    /// cluster that must free a client that hangs on the dead owner, not the client's own patience.
+    #[arg(long, default_value_t = 10_000)]
     pub statement_timeout_ms: u64,
 }
 

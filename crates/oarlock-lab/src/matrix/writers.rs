@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const CLIENT: &str = "/usr/sbin/oarlock-lab";
 /// How long a client may take to end: a connect and a statement, each under its deadline.
-const STOP: Duration = Duration::from_secs(5);
+const STOP: Duration = Duration::from_secs(15);
 const READ_ROWS: Duration = Duration::from_secs(30);
 
 /// A client that runs in a host and logs into a file outside it.
