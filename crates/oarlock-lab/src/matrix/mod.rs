@@ -16,6 +16,7 @@ mod rows_network;
 mod rows_oar;
 mod rows_power;
 mod rows_process;
+mod rows_state;
 mod settings;
 mod tail;
 pub mod trial;
@@ -107,6 +108,7 @@ pub fn rows() -> Vec<Row> {
         rows_network::ROWS,
         rows_process::ROWS,
         rows_config::ROWS,
+        rows_state::ROWS,
     ];
     let mut rows = parts.concat();
     rows.sort_by_key(|row| order(row.id));
