@@ -48,6 +48,12 @@ pub enum Action {
     },
     /// Tell the log, the event list and whoever watches.
     Record(Happening),
+    /// This voter's memory counts for nothing any more: keep a durable note that it is lost, end the
+    /// agent, and let the next one find [`crate::event::Loaded::Doubtful`]. What is guarded goes on.
+    Renounce {
+        /// In words.
+        reason: String,
+    },
     /// A new configuration was committed: validate again and write the file.
     AdoptConfig {
         /// Its generation.

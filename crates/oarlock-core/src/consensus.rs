@@ -9,13 +9,13 @@ pub use store::Log;
 
 use crate::config::Config;
 use crate::entry::Entry;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, VoterId};
 use crate::state::State;
 use crate::time::{Mono, Span};
-use raft::eraftpb::MessageType;
+use raft::eraftpb::{ConfChange, ConfChangeType, MessageType};
 use raft::{RawNode, SnapshotStatus, StateRole};
-use std::collections::{BTreeSet, VecDeque};
-use store::Store;
+use std::collections::VecDeque;
+use store::{Seat, Store};
 
 /// What one turn of the library wants done, in this order.
 #[derive(Default)]
@@ -84,7 +84,13 @@ impl Consensus {
     ///
     /// # Errors
     /// When the library refuses the log.
-    pub fn new(me: NodeId, log: Option<Log>, config: &Config, now: Mono) -> Result<Consensus, ConsensusError> {
+    pub fn new(
+        me: NodeId,
+        voter: VoterId,
+        log: Option<Log>,
+        config: &Config,
+        now: Mono,
+    ) -> Result<Consensus, ConsensusError> {
         let log = log.unwrap_or_else(|| Log::begin(State::begin(config.clone())));
         let timing = config.timing;
         let tick = Span((timing.heartbeat.0 / TICKS_PER_HEARTBEAT).max(1));
@@ -110,7 +116,7 @@ impl Consensus {
             ..raft::Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let node = RawNode::new(&settings, Store::new(log), &logger)
+        let node = RawNode::new(&settings, Store::new(log, Seat { me, voter }), &logger)
             .map_err(|error| ConsensusError::Library(error.to_string()))?;
         Ok(Consensus { node, pending: VecDeque::new(), given: 0, tick, next_tick: now + tick })
     }
@@ -157,7 +163,12 @@ impl Consensus {
         if !self.is_leader() {
             return false;
         }
-        postcard::to_stdvec(entry).is_ok_and(|data| self.node.propose(Vec::new(), data).is_ok())
+        let Ok(data) = postcard::to_stdvec(entry) else { return false };
+        match entry {
+            // The library counts such changes, and takes one at a time.
+            Entry::Voters { .. } => self.node.propose_conf_change(data, ConfChange::default()).is_ok(),
+            _ => self.node.propose(Vec::new(), data).is_ok(),
+        }
     }
 
     /// Whether the library believes that we lead. An isolated leader believes it for a while too.
@@ -280,9 +291,33 @@ impl Consensus {
         }
     }
 
-    /// Changes who votes in the library, in step with [`crate::state::Voters`].
-    pub fn voters(&self) -> BTreeSet<NodeId> {
-        self.node.store().log().voters.clone()
+    /// The voters are those of `state` now; `forgotten` is a node under a new identity, of whose
+    /// log nothing is known.
+    ///
+    /// # Errors
+    /// When the library refuses what it must not refuse.
+    pub fn follow_voters(&mut self, state: &State, forgotten: Option<NodeId>) -> Result<(), ConsensusError> {
+        if let Some(node) = forgotten {
+            self.change_conf(ConfChangeType::RemoveNode, u64::from(node.0))?;
+        }
+        let want = self.node.store().seat().conf(state);
+        let have = self.node.raft.prs().conf().to_conf_state();
+        for id in want.voters.iter().filter(|id| !have.voters.contains(id)) {
+            self.change_conf(ConfChangeType::AddNode, *id)?;
+        }
+        for id in want.learners.iter().filter(|id| !have.learners.contains(id)) {
+            self.change_conf(ConfChangeType::AddLearnerNode, *id)?;
+        }
+        Ok(())
+    }
+
+    fn change_conf(&mut self, kind: ConfChangeType, id: u64) -> Result<(), ConsensusError> {
+        let mut change = ConfChange { node_id: id, ..ConfChange::default() };
+        change.set_change_type(kind);
+        match self.node.apply_conf_change(&change) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(ConsensusError::Library(error.to_string())),
+        }
     }
 }
 
@@ -294,12 +329,12 @@ fn frames(messages: Vec<raft::eraftpb::Message>) -> impl Iterator<Item = (NodeId
 
 fn decode(entries: Vec<raft::eraftpb::Entry>, output: &mut Output) -> Result<(), ConsensusError> {
     for entry in entries {
+        let LogEntry { index, data, .. } = LogEntry::from_raft(&entry);
         // The library's own entry at the start of each term is empty.
-        if entry.data.is_empty() {
+        if data.is_empty() {
             continue;
         }
-        let index = entry.index;
-        let decoded = postcard::from_bytes(&entry.data).map_err(|_| ConsensusError::UnknownEntry { index })?;
+        let decoded = postcard::from_bytes(&data).map_err(|_| ConsensusError::UnknownEntry { index })?;
         output.committed.push((index, decoded));
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! What a voter must remember (rule 5). Nothing of it counts before it is on the disk.
 
 use crate::consensus::Log;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, VoterId};
 use crate::time::Span;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 pub struct Durable {
     /// Whose it is.
     pub me: NodeId,
+    /// The identity under which it counts.
+    pub voter: VoterId,
     /// Vote, term and log.
     pub log: Log,
     /// Promises given: generation and version of the voters.

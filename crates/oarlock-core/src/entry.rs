@@ -3,6 +3,8 @@
 
 use crate::config::Config;
 use crate::ids::{CopyId, GroupId, NodeId, ResourceId};
+use crate::time::Span;
+use crate::voters::VoterChange;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -114,6 +116,20 @@ pub enum Entry {
     },
     /// A new configuration; its generation is the running one + 1.
     Configure(Box<Config>),
+    /// One voter more or less, or one under a new identity.
+    Voters {
+        /// The version it was decided on.
+        version: u64,
+        /// What changes.
+        change: VoterChange,
+    },
+    /// The voters before this version cannot act any more: the next change may come.
+    VotersSettled {
+        /// The version.
+        version: u64,
+        /// The longest lease that they may have granted.
+        lease_max: Span,
+    },
 }
 
 /// Why a node is known to be dead.

@@ -88,7 +88,8 @@ pub enum Loaded {
     Fresh,
     /// As last acknowledged.
     Intact(Box<crate::durable::Durable>),
-    /// Lost or damaged: this voter has lost its identity (rule 5) and takes part in nothing.
+    /// Lost or damaged: this voter has lost its identity (rule 5). The core begins under a new one,
+    /// and what it saves must survive together with that fact.
     Doubtful {
         /// In words.
         reason: String,

@@ -82,6 +82,21 @@ pub enum Happening {
         /// In words.
         reason: String,
     },
+    /// This voter starts without the memory it had: it votes for nothing until it is let in anew.
+    VoterLost {
+        /// In words.
+        reason: String,
+    },
+    /// The voters changed.
+    VotersChanged {
+        /// Who votes now.
+        voters: Vec<NodeId>,
+    },
+    /// A node's memory of votes and promises was given up: it begins anew under another identity.
+    VoterReplaced {
+        /// Which.
+        node: NodeId,
+    },
     /// A configuration was committed.
     ConfigCommitted {
         /// Its generation.
@@ -120,6 +135,9 @@ impl fmt::Display for Happening {
                 write!(f, "{resource:?} failed ({failures}): {reason}")
             }
             Happening::VoterDisabled { reason } => write!(f, "this voter takes part in nothing: {reason}"),
+            Happening::VoterLost { reason } => write!(f, "this voter begins anew: {reason}"),
+            Happening::VotersChanged { voters } => write!(f, "voters {voters:?}"),
+            Happening::VoterReplaced { node } => write!(f, "{node} votes under a new identity from now on"),
             Happening::ConfigCommitted { generation } => write!(f, "configuration generation {generation}"),
             Happening::Note { text } => f.write_str(text),
         }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A node of the cluster. Numbers are given by the configuration, start at 1 and are never used
-/// twice: a machine that lost its state comes back under a new number.
+/// twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u8);
 
@@ -25,6 +25,22 @@ pub struct ResourceId {
 /// directory is rewound or cloned anew. The in-sync set holds these, not node names.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CopyId(pub u64);
+
+/// The identity of a voter: of one memory of votes and promises. A node whose memory is lost or in
+/// doubt goes on under a new one, and what the former said counts for nothing any more.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct VoterId(pub u64);
+
+impl VoterId {
+    /// That of every node when the cluster begins; all later ones are random.
+    pub const FIRST: VoterId = VoterId(0);
+}
+
+impl fmt::Debug for VoterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v{:x}", self.0)
+    }
+}
 
 impl fmt::Debug for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -24,6 +24,7 @@ pub mod sentinel;
 pub mod state;
 pub mod status;
 pub mod time;
+pub mod voters;
 
 pub use action::Action;
 pub use event::Event;

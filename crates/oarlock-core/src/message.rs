@@ -2,7 +2,7 @@
 
 use crate::consensus::Frame;
 use crate::entry::Entry;
-use crate::ids::{CopyId, NodeId};
+use crate::ids::{CopyId, NodeId, VoterId};
 use crate::resource::postgresql::Lsn;
 use crate::time::Span;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,24 @@ pub enum Message {
         nonce: u64,
         /// How far the leader has applied.
         applied: u64,
+        /// The identity of the voter it is sent to, as the leader knows it.
+        voter: VoterId,
+    },
+    /// "My memory is lost: let me be a voter under this identity": only in answer to a beacon.
+    Enrol {
+        /// From the beacon.
+        nonce: u64,
+        /// The new identity.
+        voter: VoterId,
+    },
+    /// To the leader: the memory of this node shall count for nothing any more.
+    Disown {
+        /// The node.
+        node: NodeId,
+        /// The identity that shall end.
+        from: VoterId,
+        /// One that nobody has.
+        to: VoterId,
     },
     /// "Let me live under a new generation": only in answer to a beacon.
     WantAlive {
@@ -49,8 +67,16 @@ pub enum Message {
     },
     /// To the leader: please propose this. Compare-and-swap at apply makes repeats harmless.
     Propose(Box<Entry>),
-    /// The consensus library's own traffic.
-    Raft(Box<Frame>),
+    /// The consensus library's own traffic, from one voter to another: with another memory, the
+    /// same node is not the one that was meant.
+    Raft {
+        /// Who speaks.
+        from: VoterId,
+        /// Who is meant.
+        to: VoterId,
+        /// What.
+        frame: Box<Frame>,
+    },
     /// How my resources are; on change and a few times per lease.
     Report(Report),
 }
@@ -90,6 +116,12 @@ pub struct Report {
     pub incarnation: u64,
     /// How far it has applied.
     pub applied: u64,
+    /// Its identity as a voter.
+    pub voter: VoterId,
+    /// The newest version of the voters that it has applied and would find applied after a crash.
+    pub voters_version: u64,
+    /// The longest lease it has acknowledged that may still run.
+    pub lease_max: Span,
     /// Its groups.
     pub groups: Vec<GroupReport>,
 }

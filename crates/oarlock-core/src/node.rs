@@ -5,16 +5,17 @@ mod membership;
 mod narrate;
 mod requests;
 mod view;
+mod voting;
 
 use crate::action::Action;
 use crate::config::Config;
-use crate::consensus::{Consensus, ConsensusError, Output};
+use crate::consensus::{Consensus, ConsensusError, Log, Output};
 use crate::durable::Durable;
 use crate::entry::Entry;
 use crate::event::{Boot, Event, Held, Loaded};
 use crate::group::{Driver, Out, Site};
 use crate::happening::Happening;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, VoterId};
 use crate::lease::{Holder, Voter};
 use crate::message::{Message, Promise, Report};
 use crate::planner::{self, Knowledge};
@@ -24,6 +25,7 @@ use crate::time::Mono;
 use requests::PendingRequest;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use voting::Voting;
 
 /// The core of one node.
 pub struct Core {
@@ -41,6 +43,7 @@ pub struct Core {
     /// After a lapse: the sentinel has said that everything is silent.
     silenced: bool,
     voter: Voter,
+    voting: Voting,
     next_renew: Mono,
     next_report: Mono,
     reported: Report,
@@ -101,33 +104,20 @@ impl Core {
 
     /// As [`Core::new`], for the simulator's sabotage tests.
     pub fn with_rules(boot: Boot, now: Mono, rules: Rules) -> Core {
-        let (durable, fresh, mut disabled) = match boot.durable {
-            Loaded::Fresh => (None, true, None),
-            Loaded::Intact(durable) if durable.me == boot.me => (Some(*durable), false, None),
-            Loaded::Intact(durable) => (None, false, Some(format!("the state is that of {}", durable.me))),
-            Loaded::Doubtful { reason } => (None, false, Some(reason)),
-        };
-        let (log, promised, lease_max) = match durable {
-            Some(durable) => (Some(durable.log), durable.promised, durable.lease_max.max(boot.config.timing.lease)),
-            None => (None, BTreeMap::new(), boot.config.timing.lease),
-        };
+        let memory = Memory::of(&boot, rules);
+        let (log, voter) = (memory.log, memory.voter);
         let (state, applied) = match &log {
             Some(log) => (log.state.clone(), log.base_index),
             None => (Arc::new(State::begin(boot.config.clone())), 1),
         };
-        let consensus = if disabled.is_some() {
-            None
-        } else {
-            match Consensus::new(boot.me, log, &boot.config, now) {
-                Ok(consensus) => Some(consensus),
-                Err(error) => {
-                    disabled = Some(error.to_string());
-                    None
-                }
-            }
+        let (consensus, disabled) = match Consensus::new(boot.me, voter, log, &boot.config, now) {
+            Ok(consensus) => (Some(consensus), None),
+            Err(error) => (None, Some(error.to_string())),
         };
         let started = if rules.start_counts { now } else { Mono(0) };
         let (holder, floor_index, silenced) = resume(boot.held, boot.incarnation);
+        // Who knows nothing yet acts on nothing.
+        let floor_index = floor_index.max(1);
         let drivers = state.config.groups().map(|(id, group)| Driver::new(id, group, boot.seed)).collect();
         let mut core = Core {
             me: boot.me,
@@ -141,7 +131,8 @@ impl Core {
             disabled: None,
             holder,
             silenced,
-            voter: Voter::new(started, lease_max, promised),
+            voter: Voter::new(started, memory.lease_max, memory.promised),
+            voting: Voting::new(voter, !memory.begins),
             next_renew: now,
             next_report: now,
             reported: Report::default(),
@@ -168,9 +159,17 @@ impl Core {
         if let Some(reason) = disabled {
             core.disable(reason);
         }
+        if let Some(reason) = memory.lost {
+            core.record(Happening::VoterLost { reason });
+        }
         // A new voter's beginning is on the disk before it says a word.
-        core.persisting.wanted = fresh;
+        core.persisting.wanted = memory.begins;
+        core.voting.note_deaths(now, &Arc::clone(&core.state));
         core.settle();
+        if !memory.begins {
+            // Nothing but the disk has spoken so far.
+            core.voting.saved_version = core.state.voters.version;
+        }
         core
     }
 
@@ -213,7 +212,7 @@ impl Core {
         let routine = match event {
             Event::LeaseArmed { .. } => true,
             Event::Received { message, .. } => {
-                matches!(message, Message::Renew(_) | Message::Acked(_) | Message::Beacon { .. } | Message::Raft(_))
+                matches!(message, Message::Renew(_) | Message::Acked(_) | Message::Beacon { .. } | Message::Raft { .. })
             }
             _ => false,
         };
@@ -305,17 +304,21 @@ impl Core {
             Message::Refused { generation, above } => self.refused(generation, above),
             Message::PromiseWanted(wish) => self.promise_wanted(from, wish),
             Message::Promised(promise) => self.promised(from, promise),
-            Message::Beacon { nonce, .. } => self.beacon(from, nonce),
+            Message::Beacon { nonce, applied, voter } => {
+                self.identity_heard(from, nonce, applied, voter);
+                self.beacon(from, nonce);
+            }
+            Message::Enrol { nonce, voter } => self.enrol(from, nonce, voter),
+            Message::Disown { node, from, to } => self.disown(node, from, to),
             Message::WantAlive { nonce, generation, incarnation, above } => {
                 self.want_alive(from, nonce, generation, incarnation, above);
             }
-            Message::Propose(entry) => self.propose(*entry),
-            Message::Raft(frame) => {
-                let Some(consensus) = &mut self.consensus else { return };
-                if let Err(error) = consensus.step(from, *frame) {
-                    self.disable(error.to_string());
-                }
-            }
+            Message::Propose(entry) => match *entry {
+                // Voters change by the leader's own plan only.
+                Entry::Voters { .. } | Entry::VotersSettled { .. } => {}
+                entry => self.propose(entry),
+            },
+            Message::Raft { from: voter, to, frame } => self.raft_received(from, voter, to, *frame),
             Message::Report(_) => {}
         }
     }
@@ -364,7 +367,7 @@ impl Core {
             Err(error) => return self.disable(error.to_string()),
         };
         for (to, frame) in output.send {
-            self.send(to, Message::Raft(Box::new(frame)));
+            self.send_raft(to, frame);
         }
         if output.persist {
             self.persisting.wanted_by_consensus = true;
@@ -390,8 +393,10 @@ impl Core {
             *ticket = persisting.ticket;
         }
         persisting.leases.push((persisting.ticket, self.voter.lease_max()));
+        self.voting.saving.push((persisting.ticket, self.state.voters.version));
         let durable = Box::new(Durable {
             me: self.me,
+            voter: self.voting.voter,
             log: consensus.log(),
             promised: self.voter.promised().clone(),
             lease_max: self.voter.lease_max(),
@@ -414,9 +419,10 @@ impl Core {
         self.persisting.consensus.retain(|(at, _)| *at > saved);
         if let (Some(number), Some(consensus)) = (reached, &mut self.consensus) {
             for (to, frame) in consensus.persisted(number) {
-                self.send(to, Message::Raft(Box::new(frame)));
+                self.send_raft(to, frame);
             }
         }
+        self.voting.saved(saved);
         self.give_promises();
     }
 
@@ -454,6 +460,7 @@ impl Core {
         for entry in planner::plan(&know) {
             self.propose(entry);
         }
+        self.plan_voters();
     }
 
     fn drive(&mut self) {
@@ -487,6 +494,9 @@ impl Core {
         let own = Report {
             incarnation: self.holder.incarnation(),
             applied: self.applied,
+            voter: self.voting.voter,
+            voters_version: self.voting.saved_version,
+            lease_max: self.voter.lease_max(),
             groups: self.drivers.iter().map(|driver| driver.report(&self.state, self.me)).collect(),
         };
         if self.now < self.next_report && alike(&own, &self.reported) {
@@ -508,11 +518,60 @@ impl Core {
 /// Whether two reports differ only in what changes all the time.
 fn alike(a: &Report, b: &Report) -> bool {
     let pairs = || a.groups.iter().zip(&b.groups);
-    a.incarnation == b.incarnation && a.groups.len() == b.groups.len() && pairs().all(|(a, b)| a.is_like(b))
+    let voter = |report: &Report| (report.incarnation, report.voter, report.voters_version, report.lease_max);
+    voter(a) == voter(b) && a.groups.len() == b.groups.len() && pairs().all(|(a, b)| a.is_like(b))
 }
 
 fn dead_in(state: &State) -> BTreeSet<NodeId> {
     state.nodes.keys().copied().filter(|node| !state.is_alive(*node)).collect()
+}
+
+/// What a voter starts with.
+struct Memory {
+    voter: VoterId,
+    log: Option<Log>,
+    promised: BTreeMap<NodeId, (u64, u64)>,
+    lease_max: crate::time::Span,
+    /// It has none: whatever it begins with is not on the disk yet.
+    begins: bool,
+    /// Why it has none, although there was one.
+    lost: Option<String>,
+}
+
+impl Memory {
+    fn of(boot: &Boot, rules: Rules) -> Memory {
+        let lease = boot.config.timing.lease;
+        let none = Memory {
+            voter: VoterId::FIRST,
+            log: None,
+            promised: BTreeMap::new(),
+            lease_max: lease,
+            begins: true,
+            lost: None,
+        };
+        let reason = match &boot.durable {
+            Loaded::Fresh => return none,
+            Loaded::Doubtful { .. } if !rules.lost_identity => return none,
+            Loaded::Intact(durable) if durable.me == boot.me => {
+                let mut log = durable.log.clone();
+                if !rules.voters_durable {
+                    log.commit = log.base_index;
+                }
+                return Memory {
+                    voter: durable.voter,
+                    log: Some(log),
+                    promised: durable.promised.clone(),
+                    lease_max: durable.lease_max.max(lease),
+                    begins: false,
+                    lost: None,
+                };
+            }
+            Loaded::Intact(durable) => format!("the state is that of {}", durable.me),
+            Loaded::Doubtful { reason } => reason.clone(),
+        };
+        let log = Log::blank(State::blank(boot.config.clone(), boot.me));
+        Memory { voter: VoterId(boot.seed.max(1)), log: Some(log), lost: Some(reason), ..none }
+    }
 }
 
 fn resume(held: Option<Held>, incarnation: u64) -> (Holder, u64, bool) {

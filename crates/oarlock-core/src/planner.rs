@@ -3,6 +3,8 @@
 //! The planner decides where groups belong; it grants nothing itself. Every proposal is
 //! compare-and-swap, so a leader that is not one any more does no harm.
 
+pub mod voters;
+
 use crate::config::{Failback, GroupConfig};
 use crate::entry::{Entry, FirstCopy, Moved, Proof};
 use crate::ids::{GroupId, NodeId};

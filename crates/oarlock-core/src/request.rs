@@ -2,7 +2,11 @@
 
 use crate::config::Config;
 use crate::ids::{GroupId, NodeId, ResourceId};
+use crate::time::Span;
 use serde::{Deserialize, Serialize};
+
+/// No node may ask for a longer grace than this: it bounds every lease.
+pub const GRACE_LONGEST: Span = Span::from_ms(60_000);
 
 /// A request to the cluster, valid on any node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,9 +40,15 @@ pub enum Request {
         /// With `generation` = the running one + 1.
         config: Box<Config>,
     },
+    /// The votes and promises that a node remembers are lost or not to be relied upon: whatever
+    /// comes back under its name does so under a new identity.
+    Replace {
+        /// The node.
+        node: NodeId,
+    },
     /// This node is about to restart on purpose: hold its place for `grace_ms`.
     Grace {
-        /// How long, in milliseconds.
+        /// How long, in milliseconds; at most [`GRACE_LONGEST`].
         grace_ms: u64,
     },
 }

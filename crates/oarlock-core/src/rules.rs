@@ -22,6 +22,10 @@ pub struct Rules {
     pub rejoin_committed: bool,
     /// Clients are let in once every member has what a recovery brought to light.
     pub open_flushed: bool,
+    /// A voter that was told of other voters still knows it after a crash.
+    pub voters_durable: bool,
+    /// A voter without intact state has lost its identity.
+    pub lost_identity: bool,
 }
 
 impl Default for Rules {
@@ -36,6 +40,8 @@ impl Default for Rules {
             join_catch_up: true,
             rejoin_committed: true,
             open_flushed: true,
+            voters_durable: true,
+            lost_identity: true,
         }
     }
 }

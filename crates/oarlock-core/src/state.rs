@@ -2,7 +2,8 @@
 
 use crate::config::Config;
 use crate::entry::{Entry, FirstCopy, Moved, Proof, SetVersion};
-use crate::ids::{CopyId, GroupId, NodeId};
+use crate::ids::{CopyId, GroupId, NodeId, VoterId};
+use crate::voters::Voters;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,15 +23,6 @@ pub struct State {
     pub maintenance: bool,
 }
 
-/// The voters, of one version. Acknowledgements and promises of different versions never add up.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Voters {
-    /// Counts changes, from 1.
-    pub version: u64,
-    /// Who they are.
-    pub nodes: BTreeSet<NodeId>,
-}
-
 /// One node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeState {
@@ -42,6 +34,8 @@ pub struct NodeState {
     pub incarnation: u64,
     /// Taken out of service by the administrator.
     pub standby: bool,
+    /// The memory of votes and promises that counts as its own.
+    pub voter: VoterId,
 }
 
 /// One group.
@@ -87,25 +81,13 @@ pub enum Outcome {
 
 use Outcome::{Applied, Stale};
 
-impl Voters {
-    /// How many make a majority.
-    pub fn majority(&self) -> usize {
-        self.nodes.len() / 2 + 1
-    }
-
-    /// Whether these, as far as they are voters, are a majority.
-    pub fn is_majority<'a>(&self, nodes: impl IntoIterator<Item = &'a NodeId>) -> bool {
-        nodes.into_iter().filter(|node| self.nodes.contains(node)).count() >= self.majority()
-    }
-}
-
 impl State {
     /// The state a cluster begins with, the same on every node.
     pub fn begin(config: Config) -> State {
         let nodes: BTreeSet<NodeId> = config.nodes.iter().map(|node| node.id).collect();
         State {
             nodes: nodes.iter().map(|id| (*id, NodeState::default())).collect(),
-            voters: Voters { version: 1, nodes },
+            voters: Voters::begin(nodes),
             groups: vec![GroupState::default(); config.groups.len()],
             config: Arc::new(config),
             maintenance: false,
@@ -161,6 +143,8 @@ impl State {
             // Failures are each node's own; see `Core`.
             Entry::Clear { .. } => Applied,
             Entry::Configure(config) => self.configure(config),
+            Entry::Voters { version, change } => self.change_voters(*version, change),
+            Entry::VotersSettled { version, lease_max } => self.settle_voters(*version, *lease_max),
         }
     }
 
@@ -169,7 +153,7 @@ impl State {
         if node.generation != from || to <= from {
             return Stale("generation");
         }
-        *node = NodeState { generation: to, dead: false, incarnation, standby: node.standby };
+        *node = NodeState { generation: to, dead: false, incarnation, ..*node };
         Applied
     }
 

@@ -1,6 +1,6 @@
 //! What must hold, and what is remembered to judge it. Each rule has its own file in `invariants`.
 
-use crate::invariants::{leases, monotone_epochs, no_lost_write, witness_memory};
+use crate::invariants::{leases, monotone_epochs, no_lost_write, voters, witness_memory};
 use crate::world::World;
 use oarlock_core::config::Config;
 use oarlock_core::state::State;
@@ -23,6 +23,8 @@ pub struct Checks {
     pub promises: witness_memory::Memory,
     /// For `monotone_epochs`.
     pub epochs: monotone_epochs::Memory,
+    /// For `voters`.
+    pub voters: voters::Memory,
 }
 
 impl Checks {
@@ -38,6 +40,7 @@ impl Checks {
             writes: no_lost_write::Memory::default(),
             promises: witness_memory::Memory::default(),
             epochs: monotone_epochs::Memory::default(),
+            voters: voters::Memory::default(),
         }
     }
 }
@@ -74,6 +77,7 @@ impl World {
         let Some(core) = self.hosts[host].core() else { return };
         let index = core.applied();
         self.check_epochs(host);
+        self.check_voters(host);
         if index <= self.checks.truth_index {
             return;
         }
@@ -81,5 +85,6 @@ impl World {
         let before = std::mem::replace(&mut self.checks.truth, state);
         self.checks.truth_index = index;
         self.check_set_changes(&before);
+        self.check_deaths(&before);
     }
 }

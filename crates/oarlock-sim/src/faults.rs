@@ -40,6 +40,8 @@ pub enum Fault {
 pub enum Sort {
     /// A host loses its power.
     PowerOff,
+    /// Two hosts lose their power, long enough for the voters to go on without them.
+    LongOff,
     /// Every host loses its power.
     AllOff,
     /// kill -9 of the agent.
@@ -72,6 +74,8 @@ pub enum Sort {
     SaveFails,
     /// Both slots of the state are damaged.
     Torn,
+    /// The administrator has a node's memory given up.
+    Replace,
     /// The administrator moves a group.
     Move,
     /// The administrator takes a node out of service, or back.
@@ -83,6 +87,7 @@ pub enum Sort {
 /// All of them with the weight they may have.
 pub const SORTS: &[(Sort, u64)] = &[
     (Sort::PowerOff, 4),
+    (Sort::LongOff, 2),
     (Sort::AllOff, 1),
     (Sort::AgentKill, 4),
     (Sort::Freeze, 4),
@@ -98,7 +103,8 @@ pub const SORTS: &[(Sort, u64)] = &[
     (Sort::LinkDown, 2),
     (Sort::SlowDisk, 2),
     (Sort::SaveFails, 1),
-    (Sort::Torn, 1),
+    (Sort::Torn, 2),
+    (Sort::Replace, 1),
     (Sort::Move, 3),
     (Sort::Standby, 2),
     (Sort::Maintenance, 1),
@@ -186,6 +192,12 @@ impl World {
                 self.power_off(host);
                 self.ends(300_000, 8_000_000, Fault::PowerOn(host));
             }
+            Sort::LongOff => {
+                for host in [host, other] {
+                    self.power_off(host);
+                    self.ends(2_000_000, 20_000_000, Fault::PowerOn(host));
+                }
+            }
             Sort::AllOff => {
                 for host in 0..count {
                     self.power_off(host);
@@ -233,14 +245,25 @@ impl World {
                 self.ends(500_000, 3_000_000, Fault::Respawn(host));
             }
             Sort::Torn => {
-                // One at most: a voter without its state is out until a person replaces it.
-                if self.hosts.iter().all(|host| !host.disk.torn) && self.hosts[host].disk.saved().is_some() {
-                    self.hosts[host].disk.torn = true;
+                // One memory at a time: with too many lost at once only a person can help.
+                if self.may_lose_memory() {
                     self.agent_crashes(host);
+                    self.hosts[host].disk.lose();
+                }
+            }
+            Sort::Replace => {
+                if self.may_lose_memory() {
+                    let node = self.hosts[other].id;
+                    self.replacing_until_us = self.now + 31_000_000;
+                    self.request(host, Request::Replace { node });
                 }
             }
             Sort::Move | Sort::Standby | Sort::Maintenance => self.strike_request(host, sort),
         }
+    }
+
+    fn may_lose_memory(&self) -> bool {
+        self.missing_voter().is_none() && self.now >= self.replacing_until_us
     }
 
     fn cut_host(&mut self, host: usize) {

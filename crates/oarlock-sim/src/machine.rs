@@ -112,7 +112,7 @@ impl World {
             floor_index: record.floor_index,
         });
         let generation_told = record.generation;
-        let durable = machine.disk.load();
+        let durable = self.hosts[host].disk.load();
         self.check_loaded(host);
         let boot_args = Boot {
             me: self.hosts[host].id,

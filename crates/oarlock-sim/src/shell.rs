@@ -56,6 +56,11 @@ impl World {
             Action::Drive(order) => self.order(host, order),
             Action::Answer { id, answer } => self.told(host, || format!("request {id}: {answer:?}")),
             Action::Record(happening) => self.told(host, || happening.to_string()),
+            Action::Renounce { reason } => {
+                self.told(host, || format!("memory given up: {reason}"));
+                self.hosts[host].disk.lose();
+                self.after(1_000, What::Fault(crate::faults::Fault::Respawn(host)));
+            }
             Action::AdoptConfig { generation, .. } => self.say(host, || format!("configuration {generation}")),
         }
     }

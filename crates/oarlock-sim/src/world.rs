@@ -108,6 +108,8 @@ pub struct World {
     pub tracing_messages: bool,
     /// What the nodes tell people, kept for whoever reads it.
     pub told: Option<Vec<String>>,
+    /// A request to give up a node's memory may still be under way until then (true time).
+    pub replacing_until_us: u64,
     /// How many events were handled.
     pub handled: u64,
     /// When, which came first, and where in `slots`: in one number, see [`key`].
@@ -149,6 +151,7 @@ impl World {
             tracing: false,
             tracing_messages: false,
             told: None,
+            replacing_until_us: 0,
             handled: 0,
             queue: BinaryHeap::new(),
             slots: Vec::new(),

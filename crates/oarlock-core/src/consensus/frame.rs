@@ -24,7 +24,8 @@ pub struct Frame {
     priority: i64,
 }
 
-/// One entry of the log; `data` is an encoded [`crate::entry::Entry`], or empty.
+/// One entry of the log; `data` is an encoded [`crate::entry::Entry`], or empty. A change of the
+/// voters travels through the library as one of its own kind, with nothing in it but ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
     /// Its place.
@@ -44,10 +45,25 @@ pub struct Snapshot {
     pub index: u64,
     /// The term there.
     pub term: u64,
-    /// The library's voters there.
+    /// The library's voters there: those of the state.
     pub voters: Vec<u8>,
+    /// Its learners there: all other nodes.
+    pub learners: Vec<u8>,
     /// An encoded [`crate::state::State`].
     pub data: Vec<u8>,
+}
+
+/// The library's own form of such a change is left empty, which its parser may have.
+fn changes_voters(entry: &eraftpb::Entry) -> bool {
+    entry.get_entry_type() != eraftpb::EntryType::EntryNormal
+}
+
+fn small(ids: &[u64]) -> Vec<u8> {
+    ids.iter().filter_map(|id| u8::try_from(*id).ok()).collect()
+}
+
+fn large(ids: &[u8]) -> Vec<u64> {
+    ids.iter().map(|id| u64::from(*id)).collect()
 }
 
 impl LogEntry {
@@ -56,14 +72,18 @@ impl LogEntry {
             index: entry.index,
             term: entry.term,
             kind: entry.get_entry_type().value() as u8,
-            data: entry.data.to_vec(),
+            data: if changes_voters(entry) { entry.context.to_vec() } else { entry.data.to_vec() },
         }
     }
 
     pub(super) fn to_raft(&self) -> eraftpb::Entry {
         let mut entry = eraftpb::Entry { index: self.index, term: self.term, ..Default::default() };
         entry.set_entry_type(eraftpb::EntryType::from_i32(i32::from(self.kind)).unwrap_or_default());
-        entry.data = self.data.clone().into();
+        if changes_voters(&entry) {
+            entry.context = self.data.clone().into();
+        } else {
+            entry.data = self.data.clone().into();
+        }
         entry
     }
 }
@@ -74,7 +94,8 @@ impl Snapshot {
         Snapshot {
             index: meta.index,
             term: meta.term,
-            voters: meta.get_conf_state().voters.iter().filter_map(|id| u8::try_from(*id).ok()).collect(),
+            voters: small(&meta.get_conf_state().voters),
+            learners: small(&meta.get_conf_state().learners),
             data: snapshot.data.to_vec(),
         }
     }
@@ -84,13 +105,31 @@ impl Snapshot {
         let meta = snapshot.mut_metadata();
         meta.index = self.index;
         meta.term = self.term;
-        meta.mut_conf_state().voters = self.voters.iter().map(|id| u64::from(*id)).collect();
+        meta.mut_conf_state().voters = large(&self.voters);
+        meta.mut_conf_state().learners = large(&self.learners);
         snapshot.data = self.data.clone().into();
         snapshot
     }
 }
 
 impl Frame {
+    /// Whether the sender counts with it: such a word is worth something only from the voter that
+    /// it is asked of.
+    pub fn is_answer(&self) -> bool {
+        use eraftpb::MessageType as Kind;
+        let kind = Kind::from_i32(i32::from(self.kind));
+        kind.is_some_and(|kind| {
+            matches!(
+                kind,
+                Kind::MsgAppendResponse
+                    | Kind::MsgRequestVoteResponse
+                    | Kind::MsgRequestPreVoteResponse
+                    | Kind::MsgHeartbeatResponse
+                    | Kind::MsgReadIndexResp
+            )
+        })
+    }
+
     pub(super) fn from_message(message: eraftpb::Message) -> Option<Frame> {
         let snapshot = message.has_snapshot().then(|| Snapshot::from_raft(message.get_snapshot()));
         Some(Frame {

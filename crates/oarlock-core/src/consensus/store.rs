@@ -2,12 +2,11 @@
 //! shell saves the whole of it.
 
 use super::frame::{LogEntry, Snapshot};
-use crate::ids::NodeId;
+use crate::ids::{NodeId, VoterId};
 use crate::state::State;
 use raft::eraftpb::{ConfState, HardState};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Vote, term and log of one voter.
@@ -23,8 +22,6 @@ pub struct Log {
     pub base_index: u64,
     /// The term of `base_index`.
     pub base_term: u64,
-    /// The library's voters at `base_index`.
-    pub voters: BTreeSet<NodeId>,
     /// The state at `base_index`.
     pub state: Arc<State>,
     /// What follows it.
@@ -34,26 +31,56 @@ pub struct Log {
 impl Log {
     /// The log of a cluster that begins: the same on every node.
     pub fn begin(state: State) -> Log {
-        Log {
-            term: 1,
-            vote: 0,
-            commit: 1,
-            base_index: 1,
-            base_term: 1,
-            voters: state.voters.nodes.clone(),
-            state: Arc::new(state),
-            entries: Vec::new(),
-        }
+        Log { term: 1, vote: 0, commit: 1, base_index: 1, base_term: 1, state: Arc::new(state), entries: Vec::new() }
+    }
+
+    /// The log of a voter that begins without a memory in a cluster that has one: it holds nothing,
+    /// so that the leader sends the whole state first.
+    pub fn blank(state: State) -> Log {
+        Log { term: 0, vote: 0, commit: 0, base_index: 0, base_term: 0, state: Arc::new(state), entries: Vec::new() }
     }
 }
 
 pub(super) struct Store {
     log: Log,
+    seat: Seat,
+}
+
+/// Which voter this is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seat {
+    pub(super) me: NodeId,
+    pub(super) voter: VoterId,
+}
+
+impl Seat {
+    /// The library's configuration under a state. A voter whose identity that state does not know
+    /// (yet) sees itself as one that only listens.
+    pub(super) fn conf(&self, state: &State) -> ConfState {
+        let mut conf = conf(state);
+        let me = u64::from(self.me.0);
+        if state.node(self.me).voter != self.voter && conf.voters.contains(&me) {
+            conf.voters.retain(|id| *id != me);
+            conf.learners.push(me);
+        }
+        conf
+    }
+}
+
+/// The library's configuration is made from ours and from nothing else.
+fn conf(state: &State) -> ConfState {
+    let (voters, learners) = state.nodes.keys().partition::<Vec<NodeId>, _>(|id| state.voters.nodes.contains(id));
+    let numbers = |ids: Vec<NodeId>| ids.iter().map(|id| u64::from(id.0)).collect();
+    ConfState { voters: numbers(voters), learners: numbers(learners), ..ConfState::default() }
 }
 
 impl Store {
-    pub(super) fn new(log: Log) -> Store {
-        Store { log }
+    pub(super) fn new(log: Log, seat: Seat) -> Store {
+        Store { log, seat }
+    }
+
+    pub(super) fn seat(&self) -> Seat {
+        self.seat
     }
 
     pub(super) fn log(&self) -> &Log {
@@ -82,7 +109,6 @@ impl Store {
         self.log.base_term = snapshot.term;
         self.log.commit = self.log.commit.max(snapshot.index);
         self.log.term = self.log.term.max(snapshot.term);
-        self.log.voters = snapshot.voters.iter().copied().map(NodeId).collect();
         self.log.state = Arc::new(state);
         self.log.entries.clear();
     }
@@ -101,9 +127,7 @@ impl Storage for Store {
     fn initial_state(&self) -> raft::Result<RaftState> {
         let hard =
             HardState { term: self.log.term, vote: self.log.vote, commit: self.log.commit, ..HardState::default() };
-        let voters = self.log.voters.iter().map(|id| u64::from(id.0)).collect();
-        let conf = ConfState { voters, ..ConfState::default() };
-        Ok(RaftState::new(hard, conf))
+        Ok(RaftState::new(hard, self.seat.conf(&self.log.state)))
     }
 
     fn entries(
@@ -153,7 +177,11 @@ impl Storage for Store {
     fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<raft::eraftpb::Snapshot> {
         let data = postcard::to_stdvec(self.log.state.as_ref())
             .map_err(|_| raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))?;
-        let voters = self.log.voters.iter().map(|id| id.0).collect();
-        Ok(Snapshot { index: self.log.base_index, term: self.log.base_term, voters, data }.to_raft())
+        let mut snapshot = raft::eraftpb::Snapshot { data: data.into(), ..Default::default() };
+        let meta = snapshot.mut_metadata();
+        meta.index = self.log.base_index;
+        meta.term = self.log.base_term;
+        meta.set_conf_state(conf(&self.log.state));
+        Ok(snapshot)
     }
 }

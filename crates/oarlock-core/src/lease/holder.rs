@@ -2,8 +2,8 @@
 
 use crate::ids::NodeId;
 use crate::message::Renew;
-use crate::state::Voters;
 use crate::time::{Mono, Span};
+use crate::voters::Voters;
 use std::collections::BTreeMap;
 
 /// Renewals not yet acknowledged that are remembered; older ones count for nothing any more.

@@ -173,13 +173,19 @@ impl Voter {
         Some(true)
     }
 
-    /// The voters changed: everybody counts as acknowledged now, and promises are void.
+    /// The voters changed: everybody counts as acknowledged now, for as long as any lease may last
+    /// that was granted before, and promises of former versions are void.
     pub fn voters_changed(&mut self, now: Mono, state: &State) {
+        self.lease_max = self.lease_max.max(state.voters.lease_max);
         let until = now + state.config.timing.with_drift(self.lease_max);
+        if self.lease_max > state.config.timing.lease {
+            self.long_until = self.long_until.max(until);
+        }
         for node in state.nodes.keys() {
             self.until.insert(*node, until);
         }
-        self.promised.clear();
+        // Those of this version were given before a crash, and the change is only replayed.
+        self.promised.retain(|_, (_, version)| *version >= state.voters.version);
     }
 }
 

@@ -5,6 +5,7 @@ use crate::action::Action;
 use crate::entry::Entry;
 use crate::group::Driver;
 use crate::state::{Outcome, State};
+use crate::voters::VoterChange;
 use std::sync::Arc;
 
 impl Core {
@@ -17,6 +18,9 @@ impl Core {
             self.state = Arc::new(state);
             self.applied = index;
             self.proposed.clear();
+            if self.state.voters.version != before.voters.version {
+                self.voters_changed(before.node(self.me).voter, None);
+            }
         }
         for (index, entry) in committed {
             if index <= self.applied {
@@ -48,6 +52,11 @@ impl Core {
                 }
             }
             Entry::Alive { node, .. } => self.voter.began(self.now, *node),
+            Entry::Voters { change: VoterChange::Replace { node, from, .. }, .. } => {
+                let mine = if *node == self.me { *from } else { self.state.node(self.me).voter };
+                self.voters_changed(mine, Some(*node));
+            }
+            Entry::Voters { .. } => self.voters_changed(self.state.node(self.me).voter, None),
             Entry::Clear { resource } => {
                 if let Some(driver) = self.drivers.get_mut(usize::from(resource.group.0)) {
                     driver.clear(*resource);
@@ -67,10 +76,7 @@ impl Core {
             self.refused_above = 0;
             self.next_renew = self.now;
         }
-        if state.voters != before.voters {
-            self.voter.voters_changed(self.now, &state);
-            self.persisting.wanted = true;
-        }
+        self.voting.note_deaths(self.now, &state);
         if state.config.generation != before.config.generation {
             self.actions.push_back(Action::AdoptConfig {
                 generation: state.config.generation,

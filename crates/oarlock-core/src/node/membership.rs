@@ -48,7 +48,7 @@ impl Core {
         for voter in self.other_voters() {
             self.send(voter, Message::Renew(renew));
         }
-        if state.voters.nodes.contains(&self.me) {
+        if self.votes() {
             match self.voter.on_renew(self.now, self.me, &renew, &state) {
                 Reply::Ack => self.acked(self.me, &renew),
                 Reply::SaveFirst => self.persisting.wanted = true,
@@ -60,7 +60,7 @@ impl Core {
 
     pub(super) fn renew_received(&mut self, from: NodeId, renew: &Renew) {
         // What is not on the disk yet does not count: neither does our word.
-        if self.persisting.saved == 0 && self.persisting.ticket > 0 {
+        if (self.persisting.saved == 0 && self.persisting.ticket > 0) || !self.votes() {
             return;
         }
         let state = self.state.clone();
@@ -136,7 +136,8 @@ impl Core {
             self.nonces.pop_front();
         }
         for peer in self.peers() {
-            self.send(peer, Message::Beacon { nonce, applied: self.applied });
+            let voter = self.state.node(peer).voter;
+            self.send(peer, Message::Beacon { nonce, applied: self.applied, voter });
         }
         self.beacon(self.me, nonce);
     }
@@ -202,7 +203,7 @@ impl Core {
     }
 
     pub(super) fn promise_wanted(&mut self, from: NodeId, wish: Promise) {
-        if wish.node != self.me && self.state.voters.nodes.contains(&self.me) {
+        if wish.node != self.me && self.votes() {
             self.wishes.insert(wish, from);
         }
     }
@@ -215,7 +216,9 @@ impl Core {
         let state = self.state.clone();
         let mut kept = Vec::new();
         for (wish, from) in std::mem::take(&mut self.wishes) {
-            let current = state.node(wish.node).generation == wish.generation && !state.node(wish.node).dead;
+            let current = state.node(wish.node).generation == wish.generation
+                && !state.node(wish.node).dead
+                && wish.voters_version >= state.voters.version;
             // Heard since: the wish is void, the leader will ask again if need be.
             let heard = self
                 .voter
@@ -284,7 +287,7 @@ impl Core {
         }
     }
 
-    fn other_voters(&self) -> Vec<NodeId> {
+    pub(super) fn other_voters(&self) -> Vec<NodeId> {
         self.state.voters.nodes.iter().copied().filter(|voter| *voter != self.me).collect()
     }
 

@@ -4,9 +4,10 @@ use super::Core;
 use crate::action::Action;
 use crate::consensus::Consensus;
 use crate::entry::Entry;
-use crate::ids::{GroupId, NodeId};
+use crate::ids::{GroupId, NodeId, VoterId};
+use crate::message::Message;
 use crate::planner::{self, Knowledge};
-use crate::request::{Answer, Request};
+use crate::request::{Answer, GRACE_LONGEST, Request};
 use crate::time::{Mono, Span};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +22,10 @@ pub(super) struct PendingRequest {
     /// The epoch a move started from; a group that is back without a move has refused it.
     epoch: u64,
     accepted: bool,
+    /// For a replacement: the identity that ends, and the one that nobody has.
+    voter: (VoterId, VoterId),
+    /// When it was last passed on.
+    asked_at: Mono,
 }
 
 impl Core {
@@ -34,10 +39,17 @@ impl Core {
             return;
         }
         if let Request::Grace { grace_ms } = &request {
-            self.grace = Some(Span::from_ms(*grace_ms));
+            self.grace = Some(Span::from_ms(*grace_ms).min(GRACE_LONGEST));
             self.next_renew = self.now;
         }
-        self.requests.push(PendingRequest { id, request, deadline: self.now + DEADLINE, epoch, accepted: false });
+        let former = match &request {
+            Request::Replace { node } => self.state.node(*node).voter,
+            _ => VoterId::FIRST,
+        };
+        self.next_nonce = self.next_nonce.wrapping_add(1);
+        let voter = (former, VoterId(self.next_nonce.max(1)));
+        let (deadline, asked_at) = (self.now + DEADLINE, Mono(0));
+        self.requests.push(PendingRequest { id, request, deadline, epoch, accepted: false, voter, asked_at });
     }
 
     /// Proposes what pending requests need and answers those that are done.
@@ -55,6 +67,9 @@ impl Core {
     fn refusal(&self, request: &Request) -> Option<Answer> {
         if self.disabled.is_some() {
             return Some(Answer::Negative("this node takes part in nothing: its state is in doubt".into()));
+        }
+        if let Request::Replace { node } = request {
+            return self.unreplaceable(*node);
         }
         let Request::Move { group, to } = request else { return None };
         let config = self.state.config.group(*group)?;
@@ -74,6 +89,39 @@ impl Core {
         } else {
             Answer::Unsafe(format!("{name} cannot have it: {reason}"))
         })
+    }
+
+    /// Without the node, the others must be able to decide.
+    fn unreplaceable(&self, node: NodeId) -> Option<Answer> {
+        let config = &self.state.config;
+        let mut others = self.state.voters.nodes.clone();
+        let majority = self.state.voters.majority();
+        others.remove(&node);
+        let there = others.iter().filter(|other| self.state.is_alive(**other)).count();
+        (there < majority).then(|| {
+            let names: Vec<String> = others.iter().map(|other| config.node_name(*other)).collect();
+            Answer::Unsafe(format!(
+                "{there} of the other voters ({}) are there, {majority} have to agree without {}",
+                names.join(", "),
+                config.node_name(node)
+            ))
+        })
+    }
+
+    /// The leader changes the voters, in its own time.
+    fn ask_to_disown(&mut self, pending: &mut PendingRequest) {
+        let Request::Replace { node } = pending.request else { return };
+        let again = Span(self.state.config.timing.heartbeat.0 * 3);
+        if self.now.since(pending.asked_at) < again {
+            return;
+        }
+        pending.asked_at = self.now;
+        let (from, to) = pending.voter;
+        match self.consensus.as_ref().and_then(Consensus::leader) {
+            Some(leader) if leader == self.me => self.disown(node, from, to),
+            Some(leader) => self.send(leader, Message::Disown { node, from, to }),
+            None => {}
+        }
     }
 
     fn obstacle(&self, group: GroupId, to: NodeId) -> Option<String> {
@@ -98,6 +146,7 @@ impl Core {
                 None => Answer::NoQuorum,
             });
         }
+        self.ask_to_disown(pending);
         if let Some(entry) = self.entry_for(pending) {
             self.propose(entry);
         }
@@ -169,8 +218,9 @@ impl Core {
                     Answer::Negative(format!("another configuration became generation {}", config.generation))
                 })
             }
+            Request::Replace { node } => (self.state.node(*node).voter != pending.voter.0).then_some(Answer::Done),
             Request::Grace { grace_ms } => {
-                let enough = self.now + Span::from_ms(grace_ms / 2);
+                let enough = self.now + Span::from_ms(grace_ms / 2).min(GRACE_LONGEST.scaled(1, 2));
                 self.holder.deadline().is_some_and(|deadline| deadline > enough).then_some(Answer::Done)
             }
         }

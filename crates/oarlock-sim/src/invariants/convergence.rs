@@ -13,10 +13,10 @@ impl World {
         if truth.maintenance {
             return Some("maintenance is on".into());
         }
+        if let Some(missing) = self.missing_voter() {
+            return Some(missing);
+        }
         for (id, group) in self.config.groups() {
-            if self.is_out_of_reach(id) {
-                continue;
-            }
             let Some(owner) = truth.living_owner(id) else { return Some(format!("{} has no owner", group.name)) };
             if let Some(node) = group.nodes.iter().find(|node| truth.node(**node).standby) {
                 return Some(format!("{node} is out of service"));
@@ -40,22 +40,8 @@ impl World {
                 return Some(missing);
             }
         }
-        let stale = self
-            .clients
-            .iter()
-            .find(|client| !self.is_out_of_reach(client.address.group) && client.last_good_us + 200_000 < self.now);
+        let stale = self.clients.iter().find(|client| client.last_good_us + 200_000 < self.now);
         stale.map(|client| format!("no write through {:?} is acknowledged", client.address))
-    }
-
-    /// Every copy that counts is on a node whose voter lost its state: a person has to decide.
-    fn is_out_of_reach(&self, id: GroupId) -> bool {
-        let torn = |node: &oarlock_core::ids::NodeId| self.hosts[usize::from(node.0) - 1].disk.torn;
-        let (Some(config), Some(group)) = (self.config.group(id), self.checks.truth.group(id)) else { return false };
-        let lost = match group.in_sync.is_empty() {
-            true => config.nodes.iter().any(torn),
-            false => group.in_sync.keys().all(torn),
-        };
-        config.data_resource(id).is_some() && lost
     }
 
     /// What each node thinks stands in the way, for the trace.
@@ -75,14 +61,14 @@ impl World {
             }
         }
         self.say(usize::MAX, || format!("{:?}", self.checks.truth.nodes));
+        self.say(usize::MAX, || format!("{:?}", self.checks.truth.voters));
     }
 
     fn missing_copy(&self, id: GroupId) -> Option<String> {
         let group = self.config.group(id)?;
         group.data_resource(id)?;
         let set = &self.checks.truth.group(id)?.in_sync;
-        let able = |node: &&oarlock_core::ids::NodeId| !self.hosts[usize::from(node.0) - 1].disk.torn;
-        let missing = group.nodes.iter().filter(able).find(|node| !set.contains_key(node))?;
+        let missing = group.nodes.iter().find(|node| !set.contains_key(node))?;
         Some(format!("the copy of {missing} is not in the set"))
     }
 }

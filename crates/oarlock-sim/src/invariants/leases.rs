@@ -8,14 +8,24 @@ use oarlock_core::message::Renew;
 use oarlock_core::time::Mono;
 use std::collections::BTreeMap;
 
-/// A renewal that is under way: whose, sent when, for how long, acknowledged by whom (one bit each).
-type Asked = (NodeId, Mono, u64, u64);
+/// A renewal that is under way.
+struct Asked {
+    /// Whose.
+    node: NodeId,
+    /// When it was sent, by its own clock.
+    at: Mono,
+    /// For how long, in microseconds.
+    lease_us: u64,
+    /// The version of the voters that it counts.
+    voters_version: u64,
+    /// Who acknowledged, one bit for each host.
+    by: u64,
+}
 
 /// Renewals as they were sent and acknowledged.
 #[derive(Default)]
 pub struct Memory {
-    /// By incarnation and sequence number: who asked, when by its own clock, for how long, and
-    /// who acknowledged.
+    /// By incarnation and sequence number.
     asked: BTreeMap<(u64, u64), Asked>,
     /// By host: latest deadline armed since its boot.
     deadline: BTreeMap<usize, (u64, Mono)>,
@@ -29,7 +39,13 @@ impl Memory {
     /// Who sent a renewal.
     #[must_use]
     pub fn holder_of(&self, renew: &Renew) -> Option<NodeId> {
-        self.asked.get(&(renew.incarnation, renew.sequence)).map(|(node, _, _, _)| *node)
+        self.asked.get(&(renew.incarnation, renew.sequence)).map(|asked| asked.node)
+    }
+
+    /// The end of the last lease armed on a host in this boot.
+    #[must_use]
+    pub fn latest(&self, host: usize, boot: u64) -> Option<Mono> {
+        self.deadline.get(&host).filter(|(known, _)| *known == boot).map(|(_, deadline)| *deadline)
     }
 }
 
@@ -39,33 +55,41 @@ impl World {
         let now = self.hosts[host].clock.at(self.now);
         let node = self.hosts[host].id;
         let asked = &mut self.checks.leases.asked;
-        asked.entry((renew.incarnation, renew.sequence)).or_insert((node, now, renew.lease.0, 0));
+        // One's own acknowledgement is not sent; it counts where the node votes.
+        asked.entry((renew.incarnation, renew.sequence)).or_insert_with(|| Asked {
+            node,
+            at: now,
+            lease_us: renew.lease.0,
+            voters_version: renew.voters_version,
+            by: 1 << host,
+        });
         // Only the last minute matters.
         if self.now > self.checks.leases.pruned_us + 10_000_000 {
             self.checks.leases.pruned_us = self.now;
             let asked = &mut self.checks.leases.asked;
             let oldest = now.0.saturating_sub(60_000_000);
-            asked.retain(|_, (known, at, _, _)| *known != node || at.0 > oldest);
+            asked.retain(|_, known| known.node != node || known.at.0 > oldest);
         }
     }
 
     /// A voter acknowledges one.
     pub fn ack_said(&mut self, host: usize, renew: &Renew) {
-        if let Some((_, _, _, by)) = self.checks.leases.asked.get_mut(&(renew.incarnation, renew.sequence)) {
-            *by |= 1 << host;
+        if let Some(asked) = self.checks.leases.asked.get_mut(&(renew.incarnation, renew.sequence)) {
+            asked.by |= 1 << host;
         }
     }
 
     /// A node counts on its lease until `deadline`.
     pub fn check_deadline(&mut self, host: usize, incarnation: u64, deadline: Mono) {
         let node = self.hosts[host].id;
-        // One's own acknowledgement is not sent.
-        let others = self.checks.truth.voters.majority() - 1;
         let asked = self.checks.leases.asked.range((incarnation, 0)..=(incarnation, u64::MAX)).rev();
-        let long_enough = asked.map(|(_, asked)| asked).take_while(|(_, at, lease, _)| deadline.0 <= at.0 + lease);
-        // Whoever acknowledged a later one stands by an earlier one too.
-        let by = long_enough.fold(0_u64, |all, (_, _, _, by)| all | by);
-        let granted = by.count_ones() as usize >= others;
+        let long_enough = asked.map(|(_, asked)| asked).take_while(|asked| deadline.0 <= asked.at.0 + asked.lease_us);
+        // Whoever acknowledged a later one stands by an earlier one too, under the same voters.
+        let mut by: BTreeMap<u64, u64> = BTreeMap::new();
+        for asked in long_enough {
+            *by.entry(asked.voters_version).or_default() |= asked.by;
+        }
+        let granted = by.iter().any(|(version, by)| self.checks.voters.is_majority(*version, *by));
         let boot = self.hosts[host].boot;
         let latest = self.checks.leases.deadline.entry(host).or_insert((boot, deadline));
         *latest = if latest.0 == boot { (boot, latest.1.max(deadline)) } else { (boot, deadline) };

@@ -7,4 +7,5 @@ pub mod no_lost_write;
 pub mod no_stale_promotion;
 pub mod one_acknowledger;
 pub mod one_owner;
+pub mod voters;
 pub mod witness_memory;

@@ -2,6 +2,7 @@
 //! is acknowledged after it.
 
 use crate::world::World;
+use oarlock_core::ids::VoterId;
 use oarlock_core::message::Message;
 use oarlock_core::message::Promise;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Default)]
 pub struct Memory {
     promised: BTreeMap<usize, BTreeSet<Promise>>,
-    term: BTreeMap<usize, u64>,
+    term: BTreeMap<(usize, VoterId), u64>,
 }
 
 impl World {
@@ -52,10 +53,9 @@ impl World {
     /// An agent starts from what is on its disk.
     pub fn check_loaded(&mut self, host: usize) {
         let machine = &self.hosts[host];
-        let Some(term) = machine.disk.saved().filter(|_| !machine.disk.torn).map(|durable| durable.log.term) else {
-            return;
-        };
-        let known = self.checks.promises.term.entry(host).or_insert(0);
+        let Some(durable) = machine.disk.saved().filter(|_| !machine.disk.torn) else { return };
+        let (term, voter) = (durable.log.term, durable.voter);
+        let known = self.checks.promises.term.entry((host, voter)).or_insert(0);
         let falls = term < *known;
         *known = term.max(*known);
         if falls {
