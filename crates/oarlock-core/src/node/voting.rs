@@ -138,6 +138,12 @@ impl Core {
         for wishes in [&mut self.voting.lost, &mut self.voting.disowned] {
             wishes.retain(|_, (_, at)| now.since(*at) <= fresh);
         }
+        let voters = &self.state.voters;
+        let wished = !self.voting.lost.is_empty() || !self.voting.disowned.is_empty();
+        let complete = voters.former.is_empty() && voters.nodes.len() == self.state.nodes.len();
+        if complete && !wished && self.voting.dead_since.is_empty() {
+            return;
+        }
         let patience = Span(timing.lease.0 * ABSENT_LEASES);
         let dead = self.voting.dead_since.iter().filter(|(id, since)| **id != self.me && now.since(**since) > patience);
         let absent: BTreeSet<NodeId> = dead.map(|(id, _)| *id).collect();
