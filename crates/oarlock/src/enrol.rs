@@ -41,6 +41,8 @@ pub const DEFAULT_INVITE_PORT: u16 = 6701;
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// This node's private key, beside the configuration.
 pub const KEY_FILE: &str = "node.key";
+/// Names the memory of votes and promises that was made on this machine.
+pub const VOTER_FILE: &str = "voter.id";
 /// The configuration's name on machines that join.
 pub const CONFIG_FILE: &str = "oarlock.toml";
 /// The cluster's secrets, beside the configuration.

@@ -10,6 +10,7 @@ mod envelope;
 mod events;
 mod incarnation;
 mod lease;
+mod memory;
 mod resources;
 mod start;
 
@@ -95,6 +96,9 @@ pub(crate) struct Node {
     /// When this agent starts anew, and the request for the grace under which it does.
     restart_at: Option<tokio::time::Instant>,
     restart_call: Option<u64>,
+    /// The store's place, and whether what is in it was given up: this agent ends then.
+    memory: memory::Memory,
+    renounced: bool,
 }
 
 /// Where things come in.
@@ -116,7 +120,7 @@ impl Node {
     pub(crate) async fn serve(&mut self, mut inputs: Inputs) -> Ended {
         self.drain();
         let mut greeting = tokio::time::interval(GREETING_EVERY);
-        loop {
+        while !self.renounced {
             let now = clock::now();
             let pause = Duration::from_micros(self.core.wakeup().since(now).0).min(LONGEST_SLEEP);
             tokio::select! {
@@ -137,6 +141,7 @@ impl Node {
                 () = tokio::time::sleep(pause) => self.handle(Event::Ticked),
             }
         }
+        Ended::Restart
     }
 
     fn handle(&mut self, event: Event) {

@@ -143,6 +143,16 @@ pub enum Command {
         /// Name of the resource, alone or as group/resource.
         resource: String,
     },
+    /// Give up what a node remembers of votes and promises; it votes again under a new identity.
+    ///
+    /// For a node whose state was put back to an earlier one, or that is gone for good: the others no
+    /// longer count on it. A node that finds its own state damaged or gone does this by itself.
+    /// Services, data and in-sync sets are untouched. Refused when the other voters could not
+    /// decide without it.
+    Replace {
+        /// Name of the node.
+        node: String,
+    },
     /// Print documentation made from the program itself.
     Generate {
         /// What to print.

@@ -28,6 +28,7 @@ fn request(command: &Command) -> Option<Request> {
         Command::Online { node } => Request::Standby { node: node.clone(), on: false },
         Command::Maintenance { switch } => Request::Maintenance { on: *switch == Switch::On },
         Command::Clear { resource } => Request::Clear { resource: resource.clone() },
+        Command::Replace { node } => Request::Replace { node: node.clone() },
         _ => return None,
     })
 }

@@ -6,7 +6,7 @@ use super::time;
 use crate::causes::with_causes;
 use crate::config;
 use crate::control::{ControlClient, ControlError, socket_path};
-use crate::enrol::{INVITATION_FILE, KEY_FILE, SECRETS_DIR, directory};
+use crate::enrol::{INVITATION_FILE, KEY_FILE, SECRETS_DIR, VOTER_FILE, directory};
 use crate::network::Snapshot;
 use std::fs;
 use std::io;
@@ -87,7 +87,7 @@ impl Places {
         let aside = self.directory().join(format!("replaced-{stamp}"));
         fs::DirBuilder::new().mode(0o700).recursive(true).create(&aside)?;
         let own = self.config.file_name().map(PathBuf::from);
-        let names = [KEY_FILE, SECRETS_DIR, INVITATION_FILE].map(PathBuf::from);
+        let names = [KEY_FILE, VOTER_FILE, SECRETS_DIR, INVITATION_FILE].map(PathBuf::from);
         for name in names.into_iter().chain(own) {
             match fs::rename(self.directory().join(&name), aside.join(&name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

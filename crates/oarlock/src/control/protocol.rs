@@ -52,6 +52,11 @@ pub enum Request {
         /// `resource` or `group/resource`.
         resource: String,
     },
+    /// What a node remembers of votes and promises counts for nothing any more.
+    Replace {
+        /// Name of the node.
+        node: String,
+    },
     /// Validate a configuration on every node and, unless `dry_run`, commit it.
     Apply {
         /// The whole file.
@@ -74,6 +79,7 @@ impl Request {
             | Request::Standby { .. }
             | Request::Maintenance { .. }
             | Request::Clear { .. }
+            | Request::Replace { .. }
             | Request::Apply { .. } => true,
         }
     }

@@ -24,6 +24,7 @@ pub fn core_request(config: &Config, request: &Request) -> Result<Option<CoreReq
         Request::Standby { node: name, on } => CoreRequest::Standby { node: node(config, name)?, on: *on },
         Request::Maintenance { on } => CoreRequest::Maintenance { on: *on },
         Request::Clear { resource: name } => CoreRequest::Clear { resource: resource(config, name)? },
+        Request::Replace { node: name } => CoreRequest::Replace { node: node(config, name)? },
         _ => return Ok(None),
     }))
 }

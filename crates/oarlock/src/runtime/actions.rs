@@ -43,9 +43,18 @@ impl Node {
                     }
                 }
                 Action::Record(happening) => self.happened(&happening),
+                Action::Renounce { reason } => self.renounce(&reason),
                 Action::AdoptConfig { generation, text } => self.adopt_config(generation, &text),
             }
         }
+    }
+
+    /// Ends this agent; without the note the next one would only find out again.
+    fn renounce(&mut self, reason: &str) {
+        if let Err(error) = self.memory.give_up(&self.store, reason) {
+            tracing::error!("the voter's memory is not marked as given up: {}", crate::causes::with_causes(&error));
+        }
+        self.renounced = true;
     }
 
     fn happened(&mut self, happening: &Happening) {
@@ -80,6 +89,10 @@ fn in_words(happening: &Happening, config: &Config) -> String {
         Happening::NodeHeard { node: id } => format!("{} is heard again", node(id)),
         Happening::NodeDead { node: id, generation } => format!("{} declared dead, generation {generation}", node(id)),
         Happening::NodeAlive { node: id, generation } => format!("{} is a member, generation {generation}", node(id)),
+        Happening::VotersChanged { voters } => {
+            format!("voters are {}", voters.iter().map(node).collect::<Vec<_>>().join(", "))
+        }
+        Happening::VoterReplaced { node: id } => format!("{} votes under a new identity from now on", node(id)),
         Happening::OwnerChanged { group: id, owner: Some(owner), epoch, reason } => {
             format!("group {} owned by {}, epoch {epoch}{}", group(id), node(owner), because(reason))
         }

@@ -1,6 +1,7 @@
 //! Brings the agent up under its sentinel.
 
 use super::events::EventLog;
+use super::memory::Memory;
 use super::resources::{Resources, Surroundings};
 use super::{Connected, Ended, Inputs, Node, clock, config_file, incarnation, lease};
 use crate::causes::with_causes;
@@ -9,7 +10,7 @@ use crate::config::{self, ConfigError, NodeSettings, Settings};
 use crate::control::{ControlServer, Operators, socket_path};
 use crate::keys::{KeyError, PrivateKey};
 use crate::sentinel::{Patience, SentinelError, SentinelHandle};
-use crate::store::{self, Store};
+use crate::store;
 use crate::transport::{LinkTiming, LocalNode, Peer, Transport};
 use anyhow::{Context, anyhow};
 use oarlock_core::Core;
@@ -78,7 +79,8 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<Ende
     };
     let (settings, key, me) = identify(&options.config)?;
     let owner = store::Owner { cluster: settings.cluster.clone(), node: me.name.clone() };
-    let (store, loaded) = Store::open(&options.state_dir.join("voter"), &owner)?;
+    let memory = Memory::new(&options.state_dir, &crate::enrol::directory(&options.config));
+    let (store, loaded) = memory.open(&owner)?;
     let mut kept = incarnation::Kept::read(&options.run_dir);
     let boot = boot(&settings, &me, &welcome, loaded, &mut kept)?;
 
@@ -132,6 +134,8 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<Ende
         asking: None,
         restart_at: None,
         restart_call: None,
+        memory,
+        renounced: false,
     };
     Ok(node.serve(Inputs { notices, inner: inner_queue, calls: call_queue }).await)
 }
