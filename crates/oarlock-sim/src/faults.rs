@@ -244,26 +244,24 @@ impl World {
                 self.tell(host, life, Event::PersistFailed { reason: "no space left on device".into() });
                 self.ends(500_000, 3_000_000, Fault::Respawn(host));
             }
-            Sort::Torn => {
-                // One memory at a time: with too many lost at once only a person can help.
-                if self.may_lose_memory() {
-                    self.agent_crashes(host);
-                    self.hosts[host].disk.lose();
-                }
-            }
-            Sort::Replace => {
-                if self.may_lose_memory() {
-                    let node = self.hosts[other].id;
-                    self.replacing_until_us = self.now + 31_000_000;
-                    self.request(host, Request::Replace { node });
-                }
-            }
+            Sort::Torn | Sort::Replace => self.strike_memory(sort, host, other),
             Sort::Move | Sort::Standby | Sort::Maintenance => self.strike_request(host, sort),
         }
     }
 
-    fn may_lose_memory(&self) -> bool {
-        self.missing_voter().is_none() && self.now >= self.replacing_until_us
+    /// One memory at a time: with too many lost at once only a person can help.
+    fn strike_memory(&mut self, sort: Sort, host: usize, other: usize) {
+        if self.missing_voter().is_some() || self.now < self.replacing_until_us {
+            return;
+        }
+        if sort == Sort::Torn {
+            self.agent_crashes(host);
+            self.hosts[host].disk.lose();
+        } else {
+            let node = self.hosts[other].id;
+            self.replacing_until_us = self.now + 31_000_000;
+            self.request(host, Request::Replace { node });
+        }
     }
 
     fn cut_host(&mut self, host: usize) {

@@ -92,7 +92,7 @@ fn row_of_one(directed: &mut Directed) -> Result<(), Missed> {
 
 #[test]
 fn a_start_counts_as_an_acknowledgement() {
-    shows(Layout::Two, Rules { start_counts: false, ..Rules::default() }, "one_owner", voters_forget);
+    shows(Layout::Two, Rules { start_counts: false, ..Rules::default() }, "dead_means_proven", voters_forget);
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn promises_that_are_not_durable() {
 
 #[test]
 fn promises_before_the_lease_is_over() {
-    caught(Rules { promise_wait: false, ..Rules::default() }, None, &["one_owner"]);
+    caught(Rules { promise_wait: false, ..Rules::default() }, None, &["dead_means_proven"]);
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn settle(world: &mut World) {
             return;
         }
     }
-    panic!("{:?}", world.unsettled());
+    assert_eq!(world.unsettled(), None);
 }
 
 fn voters(world: &World) -> Vec<u8> {

@@ -96,6 +96,11 @@ fn answers() {
                 Response::Unsafe { reason: "server2 is the only in-sync copy".to_owned() }
             }
             Request::Standby { on: false, .. } => Response::NoQuorum,
+            Request::Replace { node } if node == "frontend" => Response::done(),
+            Request::Replace { .. } => Response::Unsafe {
+                reason: "1 of the other voters (server2, frontend) are there, 2 have to agree without server1"
+                    .to_owned(),
+            },
             Request::Clear { .. } => Response::negative("resource \"db\" has not failed"),
             Request::Explain { .. } | Request::Simulate { .. } => {
                 Response::Text { lines: vec!["line one".to_owned(), "line two".to_owned()] }
@@ -111,6 +116,8 @@ fn answers() {
         ("standby_unsafe", &["standby", "server1"]),
         ("online_no_quorum", &["online", "server1"]),
         ("clear_negative", &["clear", "db"]),
+        ("replace", &["replace", "frontend"]),
+        ("replace_unsafe", &["replace", "server1"]),
         ("explain", &["explain", "oar"]),
         ("simulate_json", &["simulate", "--fail", "server1", "--json"]),
         ("drill_unsafe", &["drill", "oar"]),

@@ -116,7 +116,7 @@ fn wanted(know: &Electorate<'_>) -> BTreeSet<NodeId> {
     let ready: BTreeSet<NodeId> =
         know.state.nodes.keys().copied().filter(|node| !now.contains(node) && is_ready(know, *node)).collect();
     let mut wanted: BTreeSet<NodeId> = now.difference(&absent).chain(&ready).copied().collect();
-    if wanted.len() % 2 == 0 && wanted.len() < know.state.nodes.len() {
+    if wanted.len().is_multiple_of(2) && wanted.len() < know.state.nodes.len() {
         let witness = |node: &&NodeId| know.state.config.node(**node).is_some_and(|known| known.witness);
         let spare = ready.iter().find(|node| !witness(node)).or(ready.first());
         match (spare, absent.first()) {
