@@ -246,6 +246,7 @@ impl Cluster {
             Action::Drive(order) => self.order(node, order),
             Action::Answer { answer, .. } => self.say(node, format!("answer: {answer:?}")),
             Action::Record(happening) => self.trace.happened(self.now_us, node, &happening),
+            Action::Renounce { reason } => self.say(node, format!("renounce: {reason}")),
             Action::AdoptConfig { generation, .. } => self.say(node, format!("adopt configuration {generation}")),
         }
     }

@@ -75,11 +75,14 @@ impl Trace {
             Message::Renew(_) | Message::Acked(_) => "renew",
             Message::Beacon { .. } => "beacon",
             Message::Report(_) => "report",
-            Message::Raft(_) => "raft",
+            Message::Raft { .. } => "raft",
             Message::Propose(_) => "propose",
-            Message::WantAlive { .. } | Message::Refused { .. } | Message::PromiseWanted(_) | Message::Promised(_) => {
-                ""
-            }
+            Message::WantAlive { .. }
+            | Message::Enrol { .. }
+            | Message::Disown { .. }
+            | Message::Refused { .. }
+            | Message::PromiseWanted(_)
+            | Message::Promised(_) => "",
         };
         if !kind.is_empty() && !self.shown.contains(kind) {
             return;

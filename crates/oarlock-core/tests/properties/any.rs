@@ -2,10 +2,11 @@
 
 use oarlock_core::config::{Config, Failback, GroupConfig, Kind, NodeConfig, ResourceConfig, Timing};
 use oarlock_core::entry::{Entry, FirstCopy, Moved, Proof, SetVersion};
-use oarlock_core::ids::{CopyId, GroupId, NodeId, ResourceId};
+use oarlock_core::ids::{CopyId, GroupId, NodeId, ResourceId, VoterId};
 use oarlock_core::message::{CopyReport, GroupReport, Report, ResourceReport};
 use oarlock_core::resource::postgresql::Lsn;
 use oarlock_core::state::{GroupState, NodeState, Owner, State};
+use oarlock_core::time::Span;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -60,8 +61,15 @@ fn group_config() -> impl Strategy<Value = GroupConfig> {
 }
 
 fn node_state() -> impl Strategy<Value = NodeState> {
-    (0_u64..3, prop::bool::weighted(0.2), 0_u64..2, prop::bool::weighted(0.2))
-        .prop_map(|(generation, dead, incarnation, standby)| NodeState { generation, dead, incarnation, standby })
+    (0_u64..3, prop::bool::weighted(0.2), 0_u64..2, prop::bool::weighted(0.2)).prop_map(
+        |(generation, dead, incarnation, standby)| NodeState {
+            generation,
+            dead,
+            incarnation,
+            standby,
+            voter: VoterId::FIRST,
+        },
+    )
 }
 
 fn group_state() -> impl Strategy<Value = GroupState> {
@@ -129,8 +137,17 @@ fn group_report() -> impl Strategy<Value = GroupReport> {
 }
 
 pub fn report() -> impl Strategy<Value = Report> {
-    (0_u64..2, any::<u64>(), vec(group_report(), usize::from(GROUPS)))
-        .prop_map(|(incarnation, applied, groups)| Report { incarnation, applied, groups })
+    let voter = (any::<u64>().prop_map(VoterId), any::<u64>(), any::<u64>().prop_map(Span));
+    (0_u64..2, any::<u64>(), voter, vec(group_report(), usize::from(GROUPS))).prop_map(
+        |(incarnation, applied, (voter, voters_version, lease_max), groups)| Report {
+            incarnation,
+            applied,
+            voter,
+            voters_version,
+            lease_max,
+            groups,
+        },
+    )
 }
 
 pub fn reports() -> impl Strategy<Value = BTreeMap<NodeId, Report>> {

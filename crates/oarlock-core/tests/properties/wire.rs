@@ -4,6 +4,7 @@ use super::any;
 use oarlock_core::consensus::{Frame, Log, LogEntry, Snapshot};
 use oarlock_core::durable::Durable;
 use oarlock_core::entry::Entry;
+use oarlock_core::ids::VoterId;
 use oarlock_core::message::{Message, Promise, Renew, Report};
 use oarlock_core::request::{Answer, Request};
 use oarlock_core::sentinel::{FromSentinel, Record, ToSentinel};
@@ -47,8 +48,8 @@ fn log_entry() -> impl Strategy<Value = LogEntry> {
 }
 
 fn snapshot() -> impl Strategy<Value = Snapshot> {
-    (any::<u64>(), any::<u64>(), vec(any::<u8>(), 0..5), vec(any::<u8>(), 0..20))
-        .prop_map(|(index, term, voters, data)| Snapshot { index, term, voters, data })
+    (any::<u64>(), any::<u64>(), vec(any::<u8>(), 0..5), vec(any::<u8>(), 0..5), vec(any::<u8>(), 0..20))
+        .prop_map(|(index, term, voters, learners, data)| Snapshot { index, term, voters, learners, data })
 }
 
 /// A frame's fields are its own affair: made from bytes of the same form.
@@ -69,7 +70,13 @@ fn message() -> impl Strategy<Value = Message> {
         any::<[u64; 2]>().prop_map(|[generation, above]| Message::Refused { generation, above }),
         promise().prop_map(Message::PromiseWanted),
         promise().prop_map(Message::Promised),
-        any::<[u64; 2]>().prop_map(|[nonce, applied]| Message::Beacon { nonce, applied }),
+        any::<[u64; 3]>().prop_map(|[nonce, applied, voter]| Message::Beacon { nonce, applied, voter: VoterId(voter) }),
+        any::<[u64; 2]>().prop_map(|[nonce, voter]| Message::Enrol { nonce, voter: VoterId(voter) }),
+        (any::node(), any::<[u64; 2]>()).prop_map(|(node, [from, to])| Message::Disown {
+            node,
+            from: VoterId(from),
+            to: VoterId(to)
+        }),
         any::<[u64; 4]>().prop_map(|[nonce, generation, incarnation, above]| Message::WantAlive {
             nonce,
             generation,
@@ -77,7 +84,11 @@ fn message() -> impl Strategy<Value = Message> {
             above
         }),
         any::entry().prop_map(|entry| Message::Propose(Box::new(entry))),
-        frame().prop_map(|frame| Message::Raft(Box::new(frame))),
+        (any::<[u64; 2]>(), frame()).prop_map(|([from, to], frame)| Message::Raft {
+            from: VoterId(from),
+            to: VoterId(to),
+            frame: Box::new(frame)
+        }),
         any::report().prop_map(Message::Report),
     ]
 }
@@ -87,6 +98,7 @@ fn durable() -> impl Strategy<Value = Durable> {
     (any::node(), any::state(), any::<[u64; 5]>(), vec(log_entry(), 0..4), promised, any::<u64>()).prop_map(
         |(me, state, [term, vote, commit, base_index, base_term], entries, promised, lease_max)| Durable {
             me,
+            voter: VoterId(term),
             log: Log {
                 state: Arc::new(state.clone()),
                 term,
