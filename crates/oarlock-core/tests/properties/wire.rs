@@ -99,16 +99,7 @@ fn durable() -> impl Strategy<Value = Durable> {
         |(me, state, [term, vote, commit, base_index, base_term], entries, promised, lease_max)| Durable {
             me,
             voter: VoterId(term),
-            log: Log {
-                state: Arc::new(state.clone()),
-                term,
-                vote,
-                commit,
-                base_index,
-                base_term,
-                entries,
-                ..Log::begin(state)
-            },
+            log: Log { state: Arc::new(state), term, vote, commit, base_index, base_term, entries },
             promised,
             lease_max: Span(lease_max),
         },
