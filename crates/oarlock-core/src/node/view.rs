@@ -191,10 +191,14 @@ impl Core {
         let on = |node: NodeId| self.group_report(node, id.group)?.resources.get(usize::from(id.index));
         let owned = owner.and_then(on);
         let members = config.nodes.iter().map(|node| self.member_status(*node, id, resource.kind, group, owner));
+        // Readers are sent where the owner is not.
+        let is_up = |node: &NodeId| on(*node).is_some_and(|report| report.state == "up");
+        let elsewhere = resource.kind == Kind::ReaderAddress && config.nodes.iter().any(is_up);
+        let state = owned.map_or("stopped", |report| report.state.as_ref());
         ResourceStatus {
             name: resource.name.clone(),
             kind: kind.into(),
-            state: owned.map_or("stopped", |report| report.state.as_ref()).to_owned(),
+            state: if elsewhere { "up" } else { state }.to_owned(),
             failures: owned.map_or(0, |report| report.failures),
             members: members.collect(),
         }
