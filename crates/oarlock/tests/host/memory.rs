@@ -28,13 +28,16 @@ fn file_kib(pid: u32) -> u64 {
     sum_kib
 }
 
+/// Half of what agent and sentinel may take together.
+const SMALL_KIB: u64 = 5 * 1024;
+
 fn is_small() {
     let rig = Rig::new();
     let program_kib = fs::metadata("/proc/self/exe").unwrap().len() / 1024;
     let kept_kib = file_kib(rig.holder().0);
     println!("  {kept_kib} KiB of a program of {program_kib} KiB");
-    // Locked as a whole, it would be all of it and the libraries as well.
-    assert!(kept_kib < program_kib / 2);
+    // An optimised program is small as a whole; the C library alone is 2 MiB of what is counted.
+    assert!(kept_kib < (program_kib / 4).max(SMALL_KIB));
 }
 
 fn lapse_needs_no_new_page() {
