@@ -1,7 +1,7 @@
 //! The decisions, one property a test. `Rig` plays the shell: it performs every effect at once
 //! unless told to hold acts back.
 
-use std::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr};
 
 use super::*;
 

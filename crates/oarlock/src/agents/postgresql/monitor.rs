@@ -15,9 +15,13 @@ use std::time::{Duration, Instant};
 /// A report is due after this even when nothing changed.
 const AT_LEAST_EVERY: Duration = Duration::from_millis(500);
 
+/// A copy that left the primary's history streams for a moment at each of its vain attempts. One
+/// that was seen to stream so often in a row really does.
+const STEADY: u32 = 3;
+
 /// Looks at the server until the task is aborted.
 pub(super) async fn watch<L: Launcher>(context: Shared<L>, board: Arc<Board>) {
-    let mut monitor = Monitor { session: None, waiting: BTreeMap::new(), last: None, told: None };
+    let mut monitor = Monitor { session: None, streamed: 0, waiting: BTreeMap::new(), last: None, told: None };
     loop {
         tokio::select! {
             () = context.look.notified() => {}
@@ -38,6 +42,8 @@ pub(super) async fn watch<L: Launcher>(context: Shared<L>, board: Arc<Board>) {
 
 struct Monitor {
     session: Option<Session>,
+    /// Looks in a row that saw the receiver stream.
+    streamed: u32,
     /// Commits that wait, and since when.
     waiting: BTreeMap<String, Instant>,
     last: Option<PgStatus>,
@@ -95,6 +101,7 @@ impl Monitor {
         let Some((recovery, position, streaming)) = seen else {
             return Err(PgError::other("no state of the server"));
         };
+        self.streamed = if streaming { self.streamed.saturating_add(1) } else { 0 };
         standbys.sort_by_key(|standby| (standby.node, !standby.streaming));
         standbys.dedup_by_key(|standby| standby.node);
         end(&session, &overtaken, context.settings.timing.statement).await?;
@@ -104,7 +111,7 @@ impl Monitor {
         Ok(PgStatus {
             running: if recovery { Running::Standby } else { Running::Primary },
             position: position.unwrap_or_default(),
-            streaming,
+            streaming: !recovery || self.streamed >= STEADY,
             standbys,
             waiting_ms: oldest.map_or(0, |since| u64::try_from(now.duration_since(*since).as_millis()).unwrap_or(0)),
             sick: None,
