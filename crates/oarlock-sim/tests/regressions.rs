@@ -17,6 +17,8 @@ const SEEDS: &[(Layout, u64, &str)] = &[
     (Layout::Two, 8033, "the model did not tell that a server died while it was handed over"),
     (Layout::Two, 11427, "the model let clients in again before the standby had what they could see"),
     (Layout::Two, 12892, "as 8033"),
+    (Layout::Two, 73946, "the failure of an earlier start, told late, made a service that was starting count as gone"),
+    (Layout::Four, 13330, "as 73946"),
 ];
 
 #[test]

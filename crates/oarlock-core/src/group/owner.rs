@@ -122,7 +122,7 @@ impl Driver {
         // What failed here before, and what runs again, is no reason to leave: it may be repaired.
         let since = self.owned.map_or(site.now, |(_, since)| since);
         let exhausted = self.units.iter().any(|unit| match unit {
-            Unit::Service(service) => service.failures.exhausted_since(since) && service.is_down(),
+            Unit::Service(service) => service.failures.exhausted_since(since) && service.has_failed(),
             Unit::Address(address) => address.failures.exhausted_since(since) && address.is_down(),
             _ => false,
         });

@@ -57,9 +57,15 @@ impl Service {
         self.state
     }
 
-    /// Whether nothing of it is here.
+    /// Whether nothing of it is here, as its own answer to a stop said. One that failed may run all the
+    /// same: the failure may be that of an earlier start, told late.
     pub fn is_down(&self) -> bool {
-        matches!(self.state, ServiceState::Stopped | ServiceState::Failed)
+        self.state == ServiceState::Stopped
+    }
+
+    /// Whether it should run and does not.
+    pub fn has_failed(&self) -> bool {
+        self.state == ServiceState::Failed
     }
 
     /// The sentinel may have killed it.
@@ -78,11 +84,11 @@ impl Service {
                 (Starting, ServiceCommand::Start { guard, takeover: true })
             }
             (Running, ServiceWant::Down) => (Stopping, ServiceCommand::Stop { kill: false }),
-            (Unknown, ServiceWant::Down | ServiceWant::Killed) | (Running | Starting, ServiceWant::Killed) => {
+            (Unknown | Failed, ServiceWant::Down | ServiceWant::Killed) | (Running | Starting, ServiceWant::Killed) => {
                 (Stopping, ServiceCommand::Stop { kill: true })
             }
             (Starting, ServiceWant::Down) => (Stopping, ServiceCommand::Stop { kill: true }),
-            (Running, ServiceWant::Up { .. }) | (Stopped | Failed | Starting | Stopping, _) => return None,
+            (Running | Failed, ServiceWant::Up { .. }) | (Stopped | Starting | Stopping, _) => return None,
         };
         self.state = state;
         Some(command)
