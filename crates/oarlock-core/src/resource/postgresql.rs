@@ -60,7 +60,7 @@ pub enum PgCommand {
         /// The epoch of our ownership, part of their `application_name`.
         epoch: u64,
     },
-    /// Let clients in; on a standby they may only read, and are out again before it is a primary.
+    /// Let clients in; on a standby they may only read, and are out again before `Promoted` is told.
     /// Answered by `Opened` or `Failed`.
     Open,
     /// Planned stop: shut clients out, wait until `standby` has flushed everything, stop fast.
