@@ -169,6 +169,20 @@ impl Node {
         }
     }
 
+    /// Waits until the standby's receiver streams over a connection made with `hosts`.
+    pub async fn until_receiver_at(&self, hosts: &str) {
+        let start = Instant::now();
+        let admin = self.admin().await;
+        loop {
+            let rows = admin.query("select conninfo from pg_stat_wal_receiver where status = 'streaming'", &[]).await;
+            if rows.unwrap().iter().any(|row| row.get::<_, Option<String>>(0).is_some_and(|told| told.contains(hosts))) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "{}: no receiver at {hosts}; log: {}", self.id, self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub fn sick(&self) -> bool {
         self.status.as_ref().is_some_and(|status| status.sick.is_some())
     }
