@@ -2,7 +2,7 @@
 
 use crate::durable::Durable;
 use crate::happening::Happening;
-use crate::ids::NodeId;
+use crate::ids::{GroupId, NodeId};
 use crate::message::Message;
 use crate::request::Answer;
 use crate::resource::Order;
@@ -36,6 +36,14 @@ pub enum Action {
         deadline: Mono,
         /// Applied index and highest epoch released by this node: an adopting agent starts nothing below.
         floor_index: u64,
+    },
+    /// Tell the sentinel that this epoch of a group is given up, so that nothing can be started under it
+    /// any more, by this agent or by one after it; answer `Sealed`.
+    Seal {
+        /// The group.
+        group: GroupId,
+        /// Its epoch.
+        epoch: u64,
     },
     /// Drive a resource.
     Drive(Order),

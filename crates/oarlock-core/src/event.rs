@@ -1,10 +1,11 @@
 //! What can happen to a node. Past tense: the core reacts, it never asks.
 
-use crate::ids::{NodeId, ResourceId};
+use crate::ids::{GroupId, NodeId, ResourceId};
 use crate::message::Message;
 use crate::request::Request;
 use crate::resource::Observation;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One thing that happened. The core handles one at a time.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +38,15 @@ pub enum Event {
     Lapsed {
         /// The generation it was for.
         generation: u64,
+    },
+    /// The sentinel's answer to [`crate::Action::Seal`].
+    Sealed {
+        /// The group.
+        group: GroupId,
+        /// Its epoch.
+        epoch: u64,
+        /// Why not, in words: something still runs under it.
+        refused: Option<String>,
     },
     /// Something happened to a resource.
     Observed {
@@ -97,7 +107,7 @@ pub enum Loaded {
 }
 
 /// A lease that outlived the agent that renewed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// The incarnation the lease was for.
     pub incarnation: u64,
@@ -109,4 +119,6 @@ pub struct Held {
     pub lapsed: bool,
     /// No committed state below this index may be acted on.
     pub floor_index: u64,
+    /// By the name of a group: the highest epoch that was given up here, whether that is committed or not.
+    pub released: BTreeMap<String, u64>,
 }

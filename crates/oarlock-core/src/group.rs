@@ -39,6 +39,8 @@ pub struct Site<'a> {
     pub incarnation: u64,
     /// Our generation.
     pub generation: u64,
+    /// By the name of a group: the highest epoch under which the sentinel starts nothing any more.
+    pub sealed: &'a BTreeMap<String, u64>,
     /// Our lease holds.
     pub lease_live: bool,
     /// What is applied is no older than what an agent before us acted on.
@@ -56,6 +58,13 @@ pub struct Site<'a> {
 pub enum Out {
     /// To a resource.
     Drive(Order),
+    /// To the sentinel: nothing starts under this epoch any more.
+    Seal {
+        /// The group.
+        group: GroupId,
+        /// Its epoch.
+        epoch: u64,
+    },
     /// To the cluster.
     Propose(Entry),
     /// To people.
@@ -90,6 +99,8 @@ pub struct Driver {
     stage: Stage,
     /// The epoch we own, and since when we know.
     owned: Option<(u64, Mono)>,
+    /// The epoch that the sentinel was asked to seal, and when.
+    sealing: Option<(u64, Mono)>,
     database_trouble: Option<String>,
     /// A hand-over to this node failed; it is not tried again before it is wished for anew.
     refused: Option<NodeId>,
@@ -111,6 +122,7 @@ impl Driver {
             units: Vec::new(),
             stage: Stage::Run,
             owned: None,
+            sealing: None,
             database_trouble: None,
             refused: None,
             rejoin: None,
@@ -142,6 +154,16 @@ impl Driver {
         self.stage = Stage::Run;
         self.owned = None;
         self.end_rejoin();
+        self.doubt();
+    }
+
+    /// The sentinel does not seal our epoch: what we take for stopped is not, and is stopped again.
+    pub fn seal_refused(&mut self, reason: &str) -> Happening {
+        self.doubt();
+        Happening::Note { text: format!("{:?} cannot be released yet: {reason}", self.id) }
+    }
+
+    fn doubt(&mut self) {
         for unit in &mut self.units {
             match unit {
                 Unit::Address(address) | Unit::Reader(address) => address.forget(),
@@ -247,6 +269,7 @@ impl Driver {
     /// Nothing exclusive here; the copy follows whoever owns.
     fn drive_as_other(&mut self, site: &Site<'_>, group: &GroupState, owner: Option<NodeId>, out: &mut Vec<Out>) {
         self.owned = None;
+        self.sealing = None;
         self.stage = Stage::Run;
         self.database_trouble = None;
         if site.state.maintenance {
@@ -346,13 +369,14 @@ impl Driver {
     pub fn wakeup(&self, state: &State, now: Mono) -> Option<Mono> {
         let timing = state.config.timing;
         let wait = self.owned.map(|(_, since)| since + timing.with_drift(timing.stop_budget));
+        let again = self.sealing.map(|(_, at)| at + timing.lease);
         let failures = self.units.iter().map(failures_of);
         let pasts = failures.flat_map(|failures| [failures.retry_at(), failures.forgiven_at()]);
         let units = self.units.iter().flat_map(|unit| match unit {
             Unit::Database(database) => database.wakeup(timing.lease),
             Unit::Address(_) | Unit::Reader(_) | Unit::Service(_) => [None, None],
         });
-        units.chain(pasts).chain([wait, self.readers.due_at(&timing)]).flatten().filter(|due| *due > now).min()
+        units.chain(pasts).chain([wait, again, self.readers.due_at(&timing)]).flatten().filter(|due| *due > now).min()
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Core {
     /// Why this voter takes part in nothing.
     disabled: Option<String>,
     holder: Holder,
+    /// By the name of a group: the highest epoch that the sentinel has sealed.
+    sealed: BTreeMap<String, u64>,
     /// After a lapse: the sentinel has said that everything is silent.
     silenced: bool,
     voter: Voter,
@@ -115,6 +117,7 @@ impl Core {
             Err(error) => (None, Some(error.to_string())),
         };
         let started = if rules.start_counts { now } else { Mono(0) };
+        let sealed = boot.held.as_ref().map(|held| held.released.clone()).unwrap_or_default();
         let (holder, floor_index, silenced) = resume(boot.held, boot.incarnation);
         // Who knows nothing yet acts on nothing.
         let floor_index = floor_index.max(1);
@@ -130,6 +133,7 @@ impl Core {
             consensus,
             disabled: None,
             holder,
+            sealed,
             silenced,
             voter: Voter::new(started, memory.lease_max, memory.promised),
             voting: Voting::new(voter, !memory.begins),
@@ -185,6 +189,7 @@ impl Core {
             Event::PersistFailed { reason } => self.disable(format!("state cannot be saved: {reason}")),
             Event::LeaseArmed { generation } => self.holder.sentinel_answered(generation),
             Event::Lapsed { generation } => self.lapsed(generation),
+            Event::Sealed { group, epoch, refused } => self.sealed(group, epoch, refused),
             Event::Observed { resource, what } => {
                 let driver = self.drivers.get_mut(usize::from(resource.group.0));
                 if let Some(happening) = driver.and_then(|driver| driver.observe(self.now, resource, &what)) {
@@ -471,6 +476,7 @@ impl Core {
             applied: self.applied,
             incarnation: self.holder.incarnation(),
             generation: self.holder.generation(),
+            sealed: &self.sealed,
             lease_live: self.holder.is_live(self.now),
             settled: self.applied >= self.floor_index,
             rules: self.rules,
@@ -484,6 +490,7 @@ impl Core {
                     self.turn.ordered += 1;
                     self.actions.push_back(Action::Drive(order));
                 }
+                Out::Seal { group, epoch } => self.actions.push_back(Action::Seal { group, epoch }),
                 Out::Propose(entry) => self.propose(entry),
                 Out::Record(happening) => self.record(happening),
             }

@@ -14,6 +14,8 @@ pub struct Rules {
     pub lease_from_sending: bool,
     /// Unguarded resources wait for the stop budget.
     pub stop_wait: bool,
+    /// Nothing can be started under an epoch from before its release is proposed.
+    pub seal_first: bool,
     /// A member leaves the set before commits stop waiting for it.
     pub leave_first: bool,
     /// A copy joins the set only once it has what was there when commits began to wait for it.
@@ -36,6 +38,7 @@ impl Default for Rules {
             promise_wait: true,
             lease_from_sending: true,
             stop_wait: true,
+            seal_first: true,
             leave_first: true,
             join_catch_up: true,
             rejoin_committed: true,

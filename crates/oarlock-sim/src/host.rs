@@ -5,7 +5,7 @@ use crate::database::Instance;
 use crate::disk::Disk;
 use oarlock_core::Core;
 use oarlock_core::Event;
-use oarlock_core::ids::{NodeId, ResourceId};
+use oarlock_core::ids::{GroupId, NodeId, ResourceId};
 use oarlock_core::resource::Guard;
 use oarlock_core::sentinel::{FromSentinel, Sentinel};
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,6 +91,8 @@ pub enum Asked {
     Nothing,
     /// A lease of this generation.
     Lease(u64),
+    /// An epoch of a group to be sealed.
+    Seal(GroupId, u64),
     /// An address to come up.
     Raise(ResourceId),
     /// An address to go.
@@ -184,11 +186,17 @@ pub fn resource_named(name: &str) -> Option<ResourceId> {
     Some(ResourceId { group, index: index.parse().ok()? })
 }
 
+/// The name under which the sentinel counts a group's epochs.
+#[must_use]
+pub fn guard_group(group: GroupId) -> String {
+    format!("g{}", group.0)
+}
+
 /// The sentinel's form of a guard.
 #[must_use]
 pub fn sentinel_guard(resource: ResourceId, guard: Guard) -> oarlock_core::sentinel::Guard {
     oarlock_core::sentinel::Guard {
-        group: format!("g{}", resource.group.0),
+        group: guard_group(resource.group),
         generation: guard.generation,
         epoch: guard.epoch,
     }

@@ -1,13 +1,13 @@
 //! Power, the sentinel and the programs it starts.
 
 use crate::clock::Clock;
-use crate::host::{Agent, Host, Run, name_of, resource_named};
+use crate::host::{Agent, Host, Run, guard_group, name_of, resource_named};
 use crate::sabotage::Sabotage;
 use crate::shell::resource_at;
 use crate::world::{What, World};
-use oarlock_core::config::Kind;
+use oarlock_core::config::{GroupConfig, Kind};
 use oarlock_core::event::{Boot, Held};
-use oarlock_core::ids::ResourceId;
+use oarlock_core::ids::{GroupId, ResourceId};
 use oarlock_core::sentinel::{self, Act, Effect, Exit, FromSentinel, Outcome, Platform, Sentinel};
 use oarlock_core::time::Mono;
 use oarlock_core::{Core, Event};
@@ -20,7 +20,9 @@ impl World {
             return;
         }
         self.say(host, || "power on".into());
-        let half = self.config.timing.drift_permille * 1000 / 2;
+        // Two clocks that are each wrong by r differ by 2r / (1 - r), and that is what is allowed for.
+        let allowed = self.config.timing.drift_permille;
+        let half = allowed * 1_000_000 / (2_000 + allowed);
         let rate = self.rng.within(1_000_000 - half, 1_000_000 + half);
         let offset = self.rng.within(1_000_000, 500_000_000);
         let incarnation = self.rng.draw() | 1;
@@ -110,7 +112,9 @@ impl World {
             deadline: Mono(record.deadline_us.unwrap_or(0)),
             lapsed: record.deadline_us.is_none(),
             floor_index: record.floor_index,
+            released: self.released(record),
         });
+        self.say(host, || format!("agent starts, held {held:?}"));
         let generation_told = record.generation;
         let durable = self.hosts[host].disk.load();
         self.check_loaded(host);
@@ -122,7 +126,6 @@ impl World {
             config: self.config.clone(),
             seed: self.rng.draw() >> 1,
         };
-        self.say(host, || format!("agent starts, held {held:?}"));
         let now = self.hosts[host].clock.at(self.now);
         let core = Core::with_rules(boot_args, now, self.rules);
         let machine = &mut self.hosts[host];
@@ -136,6 +139,14 @@ impl World {
         for resource in databases {
             self.soon(10_000, 500_000, What::Status { host, life, resource, regular: true });
         }
+    }
+
+    /// What the sentinel has sealed, by the group's name in the configuration.
+    fn released(&self, record: &sentinel::Record) -> BTreeMap<String, u64> {
+        let known = |(id, group): (GroupId, &GroupConfig)| {
+            record.released.get(&guard_group(id)).map(|epoch| (group.name.clone(), *epoch))
+        };
+        self.config.groups().filter_map(known).collect()
     }
 
     /// Tells the core whether its service addresses have a carrier.

@@ -1,7 +1,7 @@
 //! The network: delay, loss, duplication, reordering, cuts in each direction.
 
 use crate::rng::Rng;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the network does to a datagram, and which paths are cut.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct Network {
     pub slow_permille: u64,
     /// Paths (from, to) of the cluster's own datagrams that are cut.
     cut: BTreeSet<(usize, usize)>,
+    /// Paths (from, to) on which the cluster's own datagrams take this much longer, in microseconds.
+    detours_us: BTreeMap<(usize, usize), u64>,
     /// Pairs between which the databases cannot talk.
     replication_cut: BTreeSet<(usize, usize)>,
     /// Hosts that no client reaches.
@@ -35,6 +37,7 @@ impl Network {
             jitter_us: 200,
             slow_permille: 0,
             cut: BTreeSet::new(),
+            detours_us: BTreeMap::new(),
             replication_cut: BTreeSet::new(),
             clients_cut: BTreeSet::new(),
         }
@@ -51,7 +54,7 @@ impl Network {
         if self.cut.contains(&(from, to)) || rng.chance(self.loss_permille) {
             return [None, None];
         }
-        let first = self.delay(rng);
+        let first = self.delay(rng) + self.detours_us.get(&(from, to)).copied().unwrap_or(0);
         let second = rng.chance(self.twice_permille).then(|| self.delay(rng) + rng.within(0, 50_000));
         [Some(first), second]
     }
@@ -73,9 +76,15 @@ impl Network {
         self.replication_cut.insert((a.min(b), a.max(b)));
     }
 
+    /// From now on one direction takes this much longer.
+    pub fn detour(&mut self, from: usize, to: usize, us: u64) {
+        self.detours_us.insert((from, to), us);
+    }
+
     /// Mends one direction and everything that hangs on it.
     pub fn mend(&mut self, from: usize, to: usize) {
         self.cut.remove(&(from, to));
+        self.detours_us.remove(&(from, to));
     }
 
     /// Mends the path of the databases.

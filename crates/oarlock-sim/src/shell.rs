@@ -1,6 +1,6 @@
 //! What the product's shell does: carries out a core's actions through disk, network and sentinel.
 
-use crate::host::{Asked, name_of, resource_named, sentinel_guard};
+use crate::host::{Asked, guard_group, name_of, resource_named, sentinel_guard};
 use crate::sabotage::Sabotage;
 use crate::world::{What, World};
 use oarlock_core::ids::{GroupId, ResourceId};
@@ -52,6 +52,10 @@ impl World {
                     self.ask(host, Asked::Nothing, Request::Floor { applied_index: floor_index, released: None });
                 }
                 self.ask(host, Asked::Lease(generation), Request::Lease { generation, deadline_us: deadline.0 });
+            }
+            Action::Seal { group, epoch } => {
+                let released = Some((guard_group(group), epoch));
+                self.ask(host, Asked::Seal(group, epoch), Request::Floor { applied_index: 0, released });
             }
             Action::Drive(order) => self.order(host, order),
             Action::Answer { id, answer } => self.told(host, || format!("request {id}: {answer:?}")),
@@ -162,6 +166,7 @@ impl World {
                 None => self.tell(host, life, Event::LeaseArmed { generation }),
                 Some(reason) => self.say(host, || format!("lease refused: {reason}")),
             },
+            Asked::Seal(group, epoch) => self.tell(host, life, Event::Sealed { group, epoch, refused }),
             Asked::Raise(resource) => {
                 let what = match refused {
                     None => AddressObservation::Up,

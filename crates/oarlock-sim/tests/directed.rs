@@ -2,12 +2,13 @@
 //! the same scenario passes.
 
 use oarlock_core::Rules;
-use oarlock_core::ids::NodeId;
+use oarlock_core::ids::{GroupId, NodeId};
 use oarlock_core::request::Request;
 use oarlock_sim::database::Role;
 use oarlock_sim::directed::{Directed, Missed, has_role, server_on};
 use oarlock_sim::run::Plan;
 use oarlock_sim::scenario::Layout;
+use oarlock_sim::world::World;
 
 /// Delays are drawn: so many courses of each scenario.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=20;
@@ -88,6 +89,33 @@ fn row_of_one(directed: &mut Directed) -> Result<(), Missed> {
     directed.freeze_database(1, false);
     directed.run_ms(2_000);
     Ok(())
+}
+
+/// A service is handed over; the proposal to let it go is on a slow way when the agent dies that made
+/// it, and another agent takes its place.
+fn late_release(directed: &mut Directed) -> Result<(), Missed> {
+    const SERVICE: GroupId = GroupId(1);
+    directed.until_settled()?;
+    directed.run_ms(500);
+    directed.world.request(2, Request::Move { group: SERVICE, to: NodeId(2) });
+    let is_bare =
+        |world: &World| world.hosts[0].run.addresses().is_empty() && world.hosts[0].run.programs().count() == 0;
+    for other in 1..5 {
+        directed.world.network.detour(0, other, 150_000);
+    }
+    directed.until("a service that is stopped", is_bare)?;
+    directed.run_ms(2);
+    directed.world.agent_crashes(0);
+    for other in 1..5 {
+        directed.world.network.mend(0, other);
+    }
+    directed.run_ms(4_000);
+    Ok(())
+}
+
+#[test]
+fn nothing_starts_again_once_its_release_is_proposed() {
+    shows(Layout::Four, Rules { seal_first: false, ..Rules::default() }, "one_owner", late_release);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::store::{Store, StoreEvent};
 use crate::transport::{LinkStatus, Transport, TransportEvent};
 use envelope::Envelope;
 use events::EventLog;
-use oarlock_core::ids::{NodeId, ResourceId};
+use oarlock_core::ids::{GroupId, NodeId, ResourceId};
 use oarlock_core::resource::Observation;
 use oarlock_core::sentinel::Notice;
 use oarlock_core::{Core, Event};
@@ -42,6 +42,8 @@ pub(crate) enum Inner {
     Observed(ResourceId, Observation),
     /// The sentinel holds the lease of this generation.
     LeaseArmed(u64),
+    /// The sentinel has sealed this epoch of the group, or says why not.
+    Sealed { group: GroupId, epoch: u64, refused: Option<String> },
     /// For the other nodes.
     Tell(Envelope),
     /// For one other node.
@@ -153,6 +155,7 @@ impl Node {
         match inner {
             Inner::Observed(resource, what) => self.handle(Event::Observed { resource, what }),
             Inner::LeaseArmed(generation) => self.handle(Event::LeaseArmed { generation }),
+            Inner::Sealed { group, epoch, refused } => self.handle(Event::Sealed { group, epoch, refused }),
             Inner::Tell(envelope) => self.tell_all(&envelope),
             Inner::Send(to, envelope) => self.send(to, &envelope),
             Inner::Note(text) => self.note(text),

@@ -20,7 +20,11 @@ impl Driver {
         if self.owned.is_none_or(|(epoch, _)| epoch != group.epoch) {
             self.owned = Some((group.epoch, site.now));
             self.stage = Stage::Run;
+            self.sealing = None;
             self.database_trouble = None;
+        }
+        if self.is_sealed(site, group) {
+            return self.release(site, group, out);
         }
         if !site.state.maintenance {
             self.choose_stage(site, group, out);
@@ -28,7 +32,7 @@ impl Driver {
         match self.stage.clone() {
             Stage::Run => self.run(site, group, out),
             Stage::HandOver { to } => self.hand_over(site, group, to, out),
-            Stage::GiveUp { prefer, reason } => self.give_up(site, group, prefer, reason, out),
+            Stage::GiveUp { .. } => self.give_up(site, group, out),
         }
     }
 
@@ -274,26 +278,50 @@ impl Driver {
             down = self.stop_database(site, &DatabaseWant::HandOver { standby: to }, out);
         }
         if down && self.lower_addresses(site, out) {
-            let reason = format!("moved to {}", site.state.config.node_name(to));
-            self.release(site, group, to, reason, out);
+            self.let_go(site, group, out);
         }
     }
 
-    fn give_up(&mut self, site: &Site<'_>, group: &GroupState, prefer: NodeId, reason: String, out: &mut Vec<Out>) {
+    fn give_up(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
         let services = self.stop_services(site, ServiceWant::Killed, out);
         let database = self.stop_database(site, &DatabaseWant::NoPrimary, out);
         if services && database && self.lower_addresses(site, out) {
-            self.release(site, group, prefer, reason, out);
+            self.let_go(site, group, out);
         }
     }
 
-    fn release(&mut self, site: &Site<'_>, group: &GroupState, to: NodeId, reason: String, out: &mut Vec<Out>) {
+    /// Whether the sentinel starts nothing under our epoch any more. There is no way back from here.
+    fn is_sealed(&self, site: &Site<'_>, group: &GroupState) -> bool {
+        let name = site.state.config.group(self.id).map(|config| config.name.as_str());
+        name.and_then(|name| site.sealed.get(name)).is_some_and(|sealed| *sealed >= group.epoch)
+    }
+
+    /// Everything is stopped. A release that was proposed may be committed at any time later, when an
+    /// agent after us runs this node: that it starts nothing again is promised first, where it outlives us.
+    fn let_go(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
+        if !site.rules.seal_first {
+            return self.release(site, group, out);
+        }
+        let lease = site.state.config.timing.lease;
+        if self.sealing.is_none_or(|(epoch, at)| epoch != group.epoch || site.now.since(at) >= lease) {
+            self.sealing = Some((group.epoch, site.now));
+            out.push(Out::Seal { group: self.id, epoch: group.epoch });
+        }
+    }
+
+    fn release(&self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
+        let (prefer, reason) = match &self.stage {
+            Stage::HandOver { to } => (Some(*to), format!("moved to {}", site.state.config.node_name(*to))),
+            Stage::GiveUp { prefer, reason } => (Some(*prefer), reason.clone()),
+            // An agent before this one gave it up; whom it is for is in `wanted`, if there was a wish.
+            Stage::Run => (None, "released by an agent that ended".into()),
+        };
         out.push(Out::Propose(Entry::Release {
             group: self.id,
             epoch: group.epoch,
             incarnation: site.incarnation,
             unwaited: site.now < self.unguarded_from(site, group),
-            prefer: Some(to),
+            prefer,
             reason,
         }));
     }

@@ -4,6 +4,7 @@ use super::Core;
 use crate::action::Action;
 use crate::entry::Entry;
 use crate::group::Driver;
+use crate::ids::GroupId;
 use crate::state::{Outcome, State};
 use crate::voters::VoterChange;
 use std::sync::Arc;
@@ -63,6 +64,19 @@ impl Core {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The sentinel has answered to a seal.
+    pub(super) fn sealed(&mut self, group: GroupId, epoch: u64, refused: Option<String>) {
+        let driver = self.drivers.get_mut(usize::from(group.0));
+        if let Some((driver, reason)) = driver.zip(refused.as_deref()) {
+            let happening = driver.seal_refused(reason);
+            return self.record(happening);
+        }
+        if let Some(config) = self.state.config.group(group).filter(|_| refused.is_none()) {
+            let sealed = self.sealed.entry(config.name.clone()).or_insert(epoch);
+            *sealed = epoch.max(*sealed);
         }
     }
 

@@ -243,6 +243,15 @@ impl Cluster {
                 self.after(SENTINEL_US, What::Told { node, life, event: Event::LeaseArmed { generation } });
                 self.after(deadline.0.saturating_sub(self.now_us), What::LeaseEnds { node, boot });
             }
+            Action::Seal { group, epoch } => {
+                let name = self.truth.config.group(group).expect("a known group").name.clone();
+                self.say(node, format!("seal {name}, epoch {epoch}"));
+                self.machine_mut(node).sealed.insert(name, epoch);
+                self.after(
+                    SENTINEL_US,
+                    What::Told { node, life, event: Event::Sealed { group, epoch, refused: None } },
+                );
+            }
             Action::Drive(order) => self.order(node, order),
             Action::Answer { answer, .. } => self.say(node, format!("answer: {answer:?}")),
             Action::Record(happening) => self.trace.happened(self.now_us, node, &happening),

@@ -29,6 +29,8 @@ pub struct Machine {
     pub disk: Option<Durable>,
     pub saving: BTreeMap<u64, Durable>,
     pub lease: Option<Lease>,
+    /// The epochs that the sentinel has sealed, by the name of the group.
+    pub sealed: BTreeMap<String, u64>,
     pub units: BTreeMap<ResourceId, Unit>,
 }
 
@@ -83,6 +85,7 @@ impl Machine {
             disk: None,
             saving: BTreeMap::new(),
             lease: None,
+            sealed: BTreeMap::new(),
             units: units.collect(),
         }
     }
@@ -95,6 +98,7 @@ impl Machine {
             deadline: lease.deadline,
             lapsed: lease.lapsed,
             floor_index: lease.floor_index,
+            released: self.sealed.clone(),
         })
     }
 
@@ -116,6 +120,7 @@ impl Machine {
         self.on = false;
         self.boot += 1;
         self.lease = None;
+        self.sealed.clear();
         for unit in self.units.values_mut() {
             unit.up = false;
             unit.database.server = None;

@@ -29,6 +29,11 @@ impl Node {
                         Err(error) => tracing::error!(%error, "cannot keep the incarnation"),
                     }
                 }
+                Action::Seal { group, epoch } => {
+                    if let Some(config) = self.core.state().config.group(group) {
+                        let _ = self.leases.send(lease::Step::Seal { group, name: config.name.clone(), epoch });
+                    }
+                }
                 Action::Drive(order) => self.resources.drive(order),
                 Action::Answer { id, answer } => {
                     if self.leave_call == Some(id) {
@@ -58,16 +63,10 @@ impl Node {
     }
 
     fn happened(&mut self, happening: &Happening) {
-        let floor_index = self.core.applied();
-        if let Happening::OwnerChanged { group, owner, epoch, .. } = happening
-            && let Some(config) = self.core.state().config.group(*group)
-        {
+        if let Happening::OwnerChanged { .. } = happening {
             // An agent after this one must know of this before it looks at what runs here: with an
             // older view it would stop what is rightly ours, or keep what is not.
-            let _ = self.leases.send(match owner {
-                Some(owner) if *owner == self.core.me() => lease::Step::Floor { floor_index },
-                _ => lease::Step::Released { group: config.name.clone(), epoch: epoch.saturating_sub(1), floor_index },
-            });
+            let _ = self.leases.send(lease::Step::Floor { floor_index: self.core.applied() });
         }
         let config = Arc::clone(&self.core.state().config);
         self.log.add(&in_words(happening, &config));

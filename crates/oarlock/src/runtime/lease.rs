@@ -9,6 +9,7 @@ use super::Inner;
 use crate::process::clock::boot_us;
 use crate::sentinel::{Patience, SentinelError, SentinelHandle};
 use oarlock_core::config::Timing;
+use oarlock_core::ids::GroupId;
 use oarlock_core::sentinel::{Reply, Request};
 use oarlock_core::time::Mono;
 use std::time::Duration;
@@ -29,14 +30,14 @@ pub enum Step {
         /// Nothing older than this may be acted on.
         floor_index: u64,
     },
-    /// An epoch of a group was given back.
-    Released {
+    /// An epoch of a group is given up: nothing may start under it any more.
+    Seal {
         /// The group.
-        group: String,
+        group: GroupId,
+        /// Its name, by which the sentinel knows it.
+        name: String,
         /// The epoch.
         epoch: u64,
-        /// As above.
-        floor_index: u64,
     },
     /// This much of the log was acted on.
     Floor {
@@ -100,8 +101,10 @@ impl Teller {
                     let _ = self.inner.send(Inner::LeaseArmed(generation)).await;
                 }
             }
-            Step::Released { group, epoch, floor_index } => {
-                self.ask(Request::Floor { applied_index: floor_index, released: Some((group, epoch)) }).await?;
+            Step::Seal { group, name, epoch } => {
+                let request = Request::Floor { applied_index: self.floor_index, released: Some((name, epoch)) };
+                let refused = self.hear(request).await?.err();
+                let _ = self.inner.send(Inner::Sealed { group, epoch, refused }).await;
             }
             Step::Floor { floor_index } => self.raise_floor(floor_index).await?,
             Step::Restart => {
@@ -122,19 +125,24 @@ impl Teller {
 
     /// Whether it was done.
     async fn ask(&self, request: Request) -> Option<bool> {
+        Some(self.hear(request).await?.is_ok())
+    }
+
+    /// That it was done, or why not.
+    async fn hear(&self, request: Request) -> Option<Result<(), String>> {
         match self.sentinel.insist(request, self.patience).await {
-            Ok(Reply::Done | Reply::LeaseArmed { .. } | Reply::Welcome(_)) => Some(true),
+            Ok(Reply::Done | Reply::LeaseArmed { .. } | Reply::Welcome(_)) => Some(Ok(())),
             Ok(Reply::Refused(refusal)) => {
                 tracing::warn!("sentinel: {refusal}");
-                Some(false)
+                Some(Err(refusal.to_string()))
             }
             Ok(other) => {
                 tracing::error!("the sentinel answered with {other:?}");
-                Some(false)
+                Some(Err("an answer that does not fit".to_owned()))
             }
             Err(SentinelError::Frame(error)) => {
                 tracing::error!("{}", crate::causes::with_causes(&error));
-                Some(false)
+                Some(Err(error.to_string()))
             }
             Err(error) => {
                 tracing::error!("{}", crate::causes::with_causes(&error));

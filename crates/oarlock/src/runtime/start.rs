@@ -224,6 +224,7 @@ fn boot(
         deadline: Mono(deadline_us),
         lapsed: welcome.lapsed_generation >= welcome.generation,
         floor_index: welcome.floor_index,
+        released: welcome.released.clone(),
     });
     // A lease that lapsed leaves no deadline behind, but its incarnation is spent all the same.
     let spent = former.filter(|_| held.is_none()).map(|incarnation| Held {
@@ -232,6 +233,7 @@ fn boot(
         deadline: Mono(0),
         lapsed: true,
         floor_index: welcome.floor_index,
+        released: welcome.released.clone(),
     });
     Ok(Boot {
         me: me.id,

@@ -175,7 +175,8 @@ impl Node {
         let admin = self.admin().await;
         loop {
             let rows = admin.query("select conninfo from pg_stat_wal_receiver where status = 'streaming'", &[]).await;
-            if rows.unwrap().iter().any(|row| row.get::<_, Option<String>>(0).is_some_and(|told| told.contains(hosts))) {
+            if rows.unwrap().iter().any(|row| row.get::<_, Option<String>>(0).is_some_and(|told| told.contains(hosts)))
+            {
                 return;
             }
             assert!(start.elapsed() < PATIENCE, "{}: no receiver at {hosts}; log: {}", self.id, self.log());
