@@ -2,6 +2,7 @@
 
 use crate::run::{Plan, Verdict};
 use crate::scenario::Layout;
+use crate::words::{Course, Pace, Survey, Word};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use std::process::ExitCode;
@@ -43,6 +44,18 @@ struct Arguments {
     /// Go on where an earlier run of this layout ended
     #[arg(long, conflicts_with = "seeds")]
     resume: bool,
+    /// One state word of the two database machines, as in MS,XX,XM
+    #[arg(long, conflicts_with_all = ["seeds", "words"])]
+    word: Option<Word>,
+    /// All state words up to so many letters
+    #[arg(long, value_name = "LETTERS", conflicts_with_all = ["seeds", "seed"])]
+    words: Option<usize>,
+    /// The steps of a word follow each other without waiting for what comes of them
+    #[arg(long)]
+    hasty: bool,
+    /// In a word's XX the witness loses its power as well
+    #[arg(long)]
+    witness_too: bool,
 }
 
 /// What is kept between runs of one layout.
@@ -72,6 +85,13 @@ fn range(text: &str) -> Result<(u64, u64), String> {
 /// Runs what the command line asks for; 1 when a rule was broken.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let pace = if arguments.hasty { Pace::Hasty } else { Pace::Settled };
+    if let Some(longest) = arguments.words {
+        return words(&arguments, longest, pace);
+    }
+    if let Some(word) = &arguments.word {
+        return one_word(&arguments, word, pace);
+    }
     if let Some(seed) = arguments.seed {
         let plan = Plan {
             tracing: arguments.trace,
@@ -82,6 +102,43 @@ pub fn main() -> ExitCode {
         return one(&plan);
     }
     many(&arguments)
+}
+
+fn one_word(arguments: &Arguments, word: &Word, pace: Pace) -> ExitCode {
+    let plan = Plan {
+        tracing: arguments.trace,
+        tracing_messages: arguments.messages,
+        ..Plan::new(arguments.seed.unwrap_or(1), arguments.layout)
+    };
+    let told = Course { word: word.clone(), plan, pace, witness: arguments.witness_too }.play();
+    println!(
+        "{} steps accepted, {} refused, {} writes acknowledged",
+        told.accepted,
+        told.refused.len(),
+        told.acknowledged
+    );
+    for reason in &told.refused {
+        println!("refused: {reason}");
+    }
+    match told.wrong {
+        None => ExitCode::SUCCESS,
+        Some((step, text)) => {
+            println!("FAILED word {word} step {step}: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn words(arguments: &Arguments, longest: usize, pace: Pace) -> ExitCode {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = arguments.threads.unwrap_or(cores);
+    let began = Instant::now();
+    let survey = Survey::of(longest, arguments.layout, pace, arguments.witness_too, threads);
+    for wrong in &survey.wrong {
+        println!("FAILED {wrong}");
+    }
+    println!("layout {}: {survey}; {:.1} s", arguments.layout, began.elapsed().as_secs_f64());
+    if survey.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn one(plan: &Plan) -> ExitCode {

@@ -20,6 +20,13 @@ pub struct Client {
     pub last_good_us: u64,
 }
 
+/// Writes whose acknowledgement reached a client, for whoever looks for them later.
+#[derive(Clone, Debug, Default)]
+pub struct Heard {
+    /// Their numbers, in the order of the answers.
+    pub writes: Vec<u64>,
+}
+
 /// After this long it gives a write up, in microseconds.
 const TIMEOUT_US: u64 = 1_000_000;
 
@@ -98,6 +105,9 @@ impl World {
         if me.waits_for.is_some_and(|(known, _)| known == id) {
             me.waits_for = None;
             if good {
+                if let Some(heard) = &mut self.heard {
+                    heard.writes.push(id);
+                }
                 me.acknowledged += 1;
                 me.last_good_us = now;
             }

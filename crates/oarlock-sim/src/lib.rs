@@ -22,4 +22,5 @@ pub mod run;
 pub mod sabotage;
 pub mod scenario;
 pub mod shell;
+pub mod words;
 pub mod world;

@@ -1,7 +1,7 @@
 //! The world: hosts, network and clients on one thread, driven by a queue of events.
 
 use crate::checks::Checks;
-use crate::client::Client;
+use crate::client::{Client, Heard};
 use crate::database::Connection;
 use crate::faults::{Fault, Swarm};
 use crate::host::{Agent, Host};
@@ -108,6 +108,8 @@ pub struct World {
     pub tracing_messages: bool,
     /// What the nodes tell people, kept for whoever reads it.
     pub told: Option<Vec<String>>,
+    /// What clients were told is safe, kept for whoever looks for it.
+    pub heard: Option<Heard>,
     /// A request to give up a node's memory may still be under way until then (true time).
     pub replacing_until_us: u64,
     /// How many events were handled.
@@ -151,6 +153,7 @@ impl World {
             tracing: false,
             tracing_messages: false,
             told: None,
+            heard: None,
             replacing_until_us: 0,
             handled: 0,
             queue: BinaryHeap::new(),
