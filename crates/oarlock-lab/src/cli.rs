@@ -12,6 +12,7 @@ use crate::matrix::{self, MatrixArgs};
 use crate::net::{Cut, Direction, What};
 use crate::product;
 use crate::selfcheck;
+use crate::soak;
 use crate::state::{Engine, Shape, Timing};
 use crate::suite::Suite;
 
@@ -63,6 +64,8 @@ pub enum Command {
     },
     /// Do every nasty thing of the fault matrix to the cluster and watch it heal
     Matrix(MatrixArgs),
+    /// Random faults, two at a time, under writers and readers whose histories are checked
+    Soak(soak::Args),
     /// Remove the lab; nothing of it is left behind but its Debian root
     Down,
 }
@@ -166,7 +169,8 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Status { json: false } => print!("{}", table(&lab.status()?)),
         Command::Selfcheck { suite } => selfcheck::run(&lab, Shape { suite: *suite, ..Shape::default() })?,
         Command::Matrix(arguments) if !matrix::main(arguments)? => return Ok(ExitCode::FAILURE),
-        Command::Matrix(_) => {}
+        Command::Soak(arguments) if !soak::main(arguments)? => return Ok(ExitCode::FAILURE),
+        Command::Matrix(_) | Command::Soak(_) => {}
         Command::Down => lab.down()?,
     }
     Ok(ExitCode::SUCCESS)

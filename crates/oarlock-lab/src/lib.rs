@@ -31,6 +31,7 @@ pub mod report;
 pub mod results;
 pub mod root;
 pub mod selfcheck;
+pub mod soak;
 pub mod state;
 pub mod stats;
 pub mod suite;

@@ -3,6 +3,7 @@
 use crate::machine;
 use crate::matrix::bed::Bed;
 use crate::matrix::case::{Demands, PICTURE, run};
+use crate::matrix::rows_oar::submit_through_takeover;
 use crate::matrix::trial::Trial;
 use crate::matrix::{Row, row};
 use crate::results::{CaseKey, Results};
@@ -42,10 +43,19 @@ pub enum Kind {
     KillSentinel,
     /// The standby's power
     StandbyLoss,
+    /// The owner's power; measured is from the first row acknowledged again to an answer of oarsub
+    Oarsub,
 }
 
-const KINDS: [Kind; 6] =
-    [Kind::Poweroff, Kind::KillPostgres, Kind::Move, Kind::KillAgent, Kind::KillSentinel, Kind::StandbyLoss];
+const KINDS: [Kind; 7] = [
+    Kind::Poweroff,
+    Kind::KillPostgres,
+    Kind::Move,
+    Kind::KillAgent,
+    Kind::KillSentinel,
+    Kind::StandbyLoss,
+    Kind::Oarsub,
+];
 
 impl Kind {
     fn name(self) -> &'static str {
@@ -56,6 +66,7 @@ impl Kind {
             Kind::KillAgent => "kill-agent",
             Kind::KillSentinel => "kill-sentinel",
             Kind::StandbyLoss => "standby-loss",
+            Kind::Oarsub => "oarsub",
         }
     }
 
@@ -67,6 +78,10 @@ impl Kind {
             Kind::KillAgent => "20 agent owner",
             Kind::KillSentinel => "20 sentinel owner",
             Kind::StandbyLoss => "3",
+            Kind::Oarsub => {
+                let title = "oarsub answered, counted from the first row acknowledged after a power-off";
+                return Ok(Row::new("oarsub", title, submit_through_takeover));
+            }
             Kind::Move => return Ok(Row::new("move", "planned move", |t: &mut Trial<'_>| t.move_to_rejoined())),
         };
         row(id).with_context(|| format!("the matrix has no case {id:?}"))

@@ -6,6 +6,7 @@
 
 mod idle;
 mod log;
+mod reader;
 mod rows;
 mod session;
 mod writer;
@@ -32,6 +33,9 @@ pub struct ClientArgs {
     /// How many writers, each with a connection of its own.
     #[arg(long, default_value_t = 1)]
     writers: u32,
+    /// How many readers, each with a connection of its own.
+    #[arg(long, default_value_t = 0)]
+    readers: u32,
     /// Time between the beginnings of two of a writer's attempts, in milliseconds.
     #[arg(long, default_value_t = 10)]
     interval_ms: u64,
@@ -85,6 +89,9 @@ async fn run_until_stopped(args: &ClientArgs) -> Result<()> {
         };
         let writer = writer::Writer::new(number, &run, args.target.clone(), pace, log.clone());
         tasks.spawn(writer.run(stopped.clone()));
+    }
+    for number in 0..args.readers {
+        tasks.spawn(reader::read(number, run.clone(), args.target.clone(), log.clone(), stopped.clone()));
     }
     for number in 0..args.connections {
         tasks.spawn(idle::hold(number, args.target.clone(), log.clone(), stopped.clone()));

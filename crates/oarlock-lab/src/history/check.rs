@@ -131,6 +131,7 @@ mod tests {
         History {
             start: Start { run: "r".into(), host: "oar".into(), writers: 1, at: at(0) },
             attempts: outcomes.iter().enumerate().map(attempt).collect(),
+            reads: Vec::new(),
             idle: Vec::new(),
             end: Some(at(1)),
         }

@@ -125,6 +125,7 @@ mod tests {
         History {
             start: Start { run: "r".into(), host: "oar".into(), writers: 1, at: at_ms(0) },
             attempts: attempts.iter().enumerate().map(attempt).collect(),
+            reads: Vec::new(),
             idle: Vec::new(),
             end: Some(at_ms(end_ms)),
         }

@@ -8,8 +8,10 @@ mod check;
 mod gaps;
 mod record;
 mod split;
+mod stale;
 
 pub use check::{Rows, Verdict, check};
 pub use gaps::{Gap, RefusedSpan, gaps_above, outage_around, refused_spans};
-pub use record::{Attempt, History, IdleChange, IdleEvent, Line, Outcome, Stamp, Start, row_id};
+pub use record::{Attempt, History, IdleChange, IdleEvent, Line, Outcome, Read, Stamp, Start, row_id};
 pub use split::{Handover, handovers};
+pub use stale::{Stale, stale};

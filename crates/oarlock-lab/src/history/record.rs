@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// How many rows one writer may number before its ids would reach the next writer's.
@@ -116,6 +117,19 @@ pub struct IdleChange {
     pub error: Option<String>,
 }
 
+/// What one read showed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Read {
+    /// Which of the client's readers, from 0.
+    pub reader: u32,
+    /// When it was sent.
+    pub begun: Stamp,
+    /// When its answer was there.
+    pub done: Stamp,
+    /// By writer: its newest row.
+    pub newest: BTreeMap<u32, i64>,
+}
+
 /// One line of a log, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case")]
@@ -124,6 +138,8 @@ pub enum Line {
     Start(Start),
     /// One per attempt, in the order in which they ended.
     Attempt(Attempt),
+    /// One per read that was answered.
+    Read(Read),
     /// One per change of an idle connection.
     Idle(IdleChange),
     /// The last line of a client that was stopped, not killed.
@@ -140,6 +156,8 @@ pub struct History {
     pub start: Start,
     /// Every attempt, in the order in which they ended.
     pub attempts: Vec<Attempt>,
+    /// What reads showed.
+    pub reads: Vec<Read>,
     /// What befell the idle connections.
     pub idle: Vec<IdleChange>,
     /// When the client stopped; absent if it was killed, or still runs.
@@ -164,12 +182,13 @@ impl History {
             Some(_) => bail!("line 1 is not a start line"),
             None => bail!("empty, not even a start line"),
         };
-        let mut history = History { start, attempts: Vec::new(), idle: Vec::new(), end: None };
+        let mut history = History { start, attempts: Vec::new(), reads: Vec::new(), idle: Vec::new(), end: None };
         for (index, text) in lines {
             let line = serde_json::from_str(text).with_context(|| format!("line {}", index + 1))?;
             match line {
                 Line::Start(_) => bail!("line {}: a second start line", index + 1),
                 Line::Attempt(attempt) => history.attempts.push(attempt),
+                Line::Read(read) => history.reads.push(read),
                 Line::Idle(change) => history.idle.push(change),
                 Line::End { at } => history.end = Some(at),
             }

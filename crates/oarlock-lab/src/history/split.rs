@@ -55,6 +55,7 @@ mod tests {
         History {
             start: Start { run: "r".into(), host: "h".into(), writers: 1, at: at(0) },
             attempts: rows.iter().enumerate().map(attempt).collect(),
+            reads: Vec::new(),
             idle: Vec::new(),
             end: None,
         }

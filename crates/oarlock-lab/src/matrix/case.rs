@@ -112,7 +112,8 @@ fn judge(
     let mut found = outages(&traces.users, &before, whole_at.unwrap_or(last));
     // A benchmark publishes what its fault cost, not what undoing it cost.
     let measured = if demands == Demands::RowsOnly { 1 } else { found.len() };
-    run.outage_ms = found.iter().take(measured).filter_map(|(_, gap)| gap.map(|g| g.ms())).reduce(f64::max);
+    let outage_ms = found.iter().take(measured).filter_map(|(_, gap)| gap.map(|g| g.ms())).reduce(f64::max);
+    run.outage_ms = trial.measured_ms.or(outage_ms);
     found.extend(outages(&traces.users, &after, last));
     for (mark, gap) in &found {
         trial.notes.push(describe(&mark.label, gap.as_ref()));

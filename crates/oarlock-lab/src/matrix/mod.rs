@@ -13,7 +13,7 @@ mod pids;
 mod rows_config;
 mod rows_database;
 mod rows_network;
-mod rows_oar;
+pub mod rows_oar;
 mod rows_power;
 mod rows_process;
 mod rows_state;
@@ -21,7 +21,7 @@ mod settings;
 mod tail;
 pub mod trial;
 pub mod verdict;
-mod writers;
+pub mod writers;
 
 pub use campaign::{MatrixArgs, main};
 

@@ -4,11 +4,13 @@ use super::Row;
 use super::bed::{FRONTEND, NODE};
 use super::trial::Trial;
 use super::verdict::Outage;
-use crate::history::Stamp;
+use crate::history::{Stamp, outage_around};
+use crate::host::Host;
 use crate::jobs::{self, USER};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const COMMAND: Duration = Duration::from_secs(30);
@@ -182,6 +184,43 @@ fn commands(trial: &mut Trial<'_>, how: How) -> Result<()> {
         answered(trial, command, "after", HANG)?;
     }
     give_back(trial, how)
+}
+
+/// `oarsub` again and again while the owner loses its power. Measures how long after the first row that
+/// is acknowledged again the first of them is answered.
+pub fn submit_through_takeover(trial: &mut Trial<'_>) -> Result<()> {
+    let frontend = trial.bed.host(FRONTEND)?;
+    let owner = trial.owner.clone();
+    let over = AtomicBool::new(false);
+    let answers = std::thread::scope(|scope| {
+        let submitting = scope.spawn(|| submit_until(&frontend, &over));
+        let taken = trial.power_off(&[&owner]).and_then(|()| trial.until_served(TAKEOVER));
+        over.store(true, Ordering::SeqCst);
+        let answers = submitting.join().map_err(|_| anyhow::anyhow!("the submitting thread ended in a panic"))?;
+        taken.map(|()| answers)
+    })?;
+    let off = trial.marks.first().context("no power-off was marked")?.at;
+    let history = trial.users.history()?.context("the users' client has no log")?;
+    let writable = outage_around(&history, off, Stamp::now()).context("no outage is in the log")?.to;
+    let first = answers.iter().find(|at| at.mono_us >= writable.mono_us).context("oarsub was not answered any more")?;
+    trial.measured_ms = Some(first.ms_since(writable));
+    trial.power_on(&[&owner])?;
+    jobs::clear(&frontend, ENDED)
+}
+
+/// When each submission was answered; after `over` until one more is, or three have failed.
+fn submit_until(frontend: &Host, over: &AtomicBool) -> Vec<Stamp> {
+    let mut answers = Vec::new();
+    let mut left = 3;
+    while left > 0 {
+        let last = over.load(Ordering::SeqCst);
+        let answered = frontend.run_as(USER, "oarsub true", HANG).is_ok();
+        if answered {
+            answers.push(Stamp::now());
+        }
+        left = if last && answered { 0 } else { left - usize::from(last) };
+    }
+    answers
 }
 
 /// Runs a command as a user and notes how long it took; a failure unless it ends in time.

@@ -38,6 +38,8 @@ pub struct Trial<'a> {
     pub failures: Vec<String>,
     /// Instants of marks that users must not notice.
     pub quiet: Vec<Stamp>,
+    /// What a benchmark measures instead of the outage, milliseconds.
+    pub measured_ms: Option<f64>,
     watched: bool,
     direct: Vec<Writer>,
     epoch: u64,
@@ -64,18 +66,25 @@ impl<'a> Trial<'a> {
     /// Starts the clients on a cluster that is whole, and waits until all is under way.
     pub fn begin(bed: &'a Bed, cluster: &ClusterStatus, users_at: &str, id: &str, dir: &Path) -> Result<Trial<'a>> {
         std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        let users = Writer::of_users(bed, users_at, &format!("{id}-users"), dir)?;
+        Trial::begin_with(bed, cluster, users, id, dir)
+    }
+
+    /// As [`Trial::begin`], with a users' client that has been started in an existing directory.
+    pub fn begin_with(bed: &'a Bed, cluster: &ClusterStatus, users: Writer, id: &str, dir: &Path) -> Result<Trial<'a>> {
         let owner = cluster.owner().context("a whole cluster has an owner")?.to_owned();
         let standbys = cluster.in_sync_standbys();
         let standby = (*standbys.first().context("a whole cluster has a standby")?).to_owned();
         let mut trial = Trial {
             bed,
-            users: Writer::of_users(bed, users_at, &format!("{id}-users"), dir)?,
+            users,
             owner,
             standby,
             marks: Vec::new(),
             quiet: Vec::new(),
             notes: Vec::new(),
             failures: Vec::new(),
+            measured_ms: None,
             watched: false,
             direct: Vec::new(),
             epoch: cluster.epoch(),

@@ -98,6 +98,7 @@ mod tests {
         History {
             start: Start { run: "r".into(), host: "oar".into(), writers: 1, at: at_ms(0) },
             attempts: acks_ms.iter().enumerate().map(attempt).collect(),
+            reads: Vec::new(),
             idle: Vec::new(),
             end: Some(at_ms(10_000)),
         }

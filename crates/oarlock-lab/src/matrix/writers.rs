@@ -36,6 +36,18 @@ impl Writer {
         Writer::start(bed, host, run, dir, &more)
     }
 
+    /// Starts the users' client of a set test in `host`: several writers, and readers.
+    pub fn of_set_test(bed: &Bed, host: &str, run: &str, dir: &Path) -> Result<Writer> {
+        let more = ["--host", "oar", "--writers", "4", "--readers", "2", "--interval-ms", "20"];
+        Writer::start(
+            bed,
+            host,
+            run,
+            dir,
+            &[&more[..], &["--connections", "3", "--create-within-ms", "30000"]].concat(),
+        )
+    }
+
     /// Starts a client on a server against that server's own database.
     pub fn at_server(bed: &Bed, server: &str, run: &str, dir: &Path) -> Result<Writer> {
         let more = ["--host", "127.0.0.1", "--interval-ms", "50", "--statement-timeout-ms", "500"];

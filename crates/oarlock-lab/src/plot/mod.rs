@@ -115,6 +115,7 @@ mod tests {
         History {
             start: Start { run: "r".into(), host: "oar".into(), writers: 1, at: at_ms(0) },
             attempts,
+            reads: Vec::new(),
             idle: Vec::new(),
             end: Some(at_ms(10_000)),
         }
