@@ -16,7 +16,7 @@ use crate::machine::database::{Database, DatabaseState, DatabaseWant};
 use crate::machine::guarding::Candidate;
 use crate::machine::service::{Service, ServiceWant};
 use crate::message::Report;
-use crate::resource::postgresql::{PgCommand, PgObservation};
+use crate::resource::database::{DataCommand, DataObservation};
 use crate::resource::{Command, Observation, Order};
 use crate::rules::Rules;
 use crate::state::{GroupState, State};
@@ -185,7 +185,7 @@ impl Driver {
 
     /// Something happened to one of its resources.
     pub fn observe(&mut self, now: Mono, resource: ResourceId, what: &Observation) -> Option<Happening> {
-        if let Observation::Postgresql(PgObservation::Note { text }) = what {
+        if let Observation::Database(DataObservation::Note { text }) = what {
             return Some(Happening::Note { text: text.clone() });
         }
         let unit = self.units.get_mut(usize::from(resource.index))?;
@@ -195,18 +195,18 @@ impl Driver {
                 address.observe(now, what);
             }
             (Unit::Service(service), Observation::Service(what)) => service.observe(now, what),
-            (Unit::Database(database), Observation::Postgresql(what)) => {
+            (Unit::Database(database), Observation::Database(what)) => {
                 let was_primary = matches!(
                     database.state(),
                     DatabaseState::Primary | DatabaseState::Promoting | DatabaseState::StartingPrimary
                 );
                 database.observe(now, what);
                 self.database_trouble = match what {
-                    PgObservation::Exited { reason } if was_primary => Some(brief(reason)),
-                    PgObservation::Failed { reason } if was_primary && *database.state() == DatabaseState::Ended => {
+                    DataObservation::Exited { reason } if was_primary => Some(brief(reason)),
+                    DataObservation::Failed { reason } if was_primary && *database.state() == DatabaseState::Ended => {
                         Some(reason.clone())
                     }
-                    PgObservation::Status(status) if was_primary => status.sick.clone(),
+                    DataObservation::Status(status) if was_primary => status.sick.clone(),
                     _ => self.database_trouble.take(),
                 };
             }
@@ -214,7 +214,7 @@ impl Driver {
         }
         let unit = self.units.get(usize::from(resource.index))?;
         let (count, reason) = failures(unit);
-        if let Observation::Postgresql(PgObservation::Failed { reason }) = what
+        if let Observation::Database(DataObservation::Failed { reason }) = what
             && count == before.0
         {
             return Some(Happening::Note { text: format!("database: {reason}") });
@@ -292,10 +292,10 @@ impl Driver {
                         database.doubt();
                     }
                     let command = database.next(site.now, &want);
-                    if matches!(command, Some(PgCommand::Clone { .. } | PgCommand::Rewind { .. })) {
+                    if matches!(command, Some(DataCommand::Clone { .. } | DataCommand::Rewind { .. })) {
                         replaces = true;
                     }
-                    self.order(index, command.map(Command::Postgresql), out);
+                    self.order(index, command.map(Command::Database), out);
                 }
                 Unit::Reader(_) => {}
             }

@@ -3,7 +3,7 @@
 use crate::consensus::Frame;
 use crate::entry::Entry;
 use crate::ids::{CopyId, NodeId, VoterId};
-use crate::resource::postgresql::Lsn;
+use crate::resource::database::Position;
 use crate::time::Span;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -153,7 +153,7 @@ impl GroupReport {
     #[must_use]
     pub fn is_like(&self, other: &GroupReport) -> bool {
         let GroupReport { unfit, worn, ready, inspected, serving, linked, copy, resources } = self;
-        let still = |copy: &Option<CopyReport>| copy.map(|copy| CopyReport { position: Lsn::default(), ..copy });
+        let still = |copy: &Option<CopyReport>| copy.map(|copy| CopyReport { position: Position::default(), ..copy });
         (unfit, worn, resources) == (&other.unfit, &other.worn, &other.resources)
             && (ready, inspected, serving, linked) == (&other.ready, &other.inspected, &other.serving, &other.linked)
             && still(copy) == still(&other.copy)
@@ -179,7 +179,7 @@ pub struct CopyReport {
     /// The database cluster's own identifier.
     pub system: u64,
     /// Its position.
-    pub position: Lsn,
+    pub position: Position,
     /// It streams from the owner (or is the owner's).
     pub streaming: bool,
 }

@@ -3,10 +3,10 @@
 //! Every command that starts something is answered by exactly one observation that ends it
 //! (`Done`, `Failed`, …). `Exited`, `Status` and the link observations come unasked.
 
-pub mod postgresql;
+pub mod database;
 
 use crate::ids::ResourceId;
-use postgresql::{PgCommand, PgObservation};
+use database::{DataCommand, DataObservation};
 use serde::{Deserialize, Serialize};
 
 /// Under what right an exclusive thing is started. The sentinel refuses it once the lease of `gen`
@@ -24,8 +24,8 @@ pub struct Guard {
 pub enum Command {
     /// For `Kind::Address` and `Kind::ReaderAddress`.
     Address(AddressCommand),
-    /// For `Kind::Postgresql`.
-    Postgresql(PgCommand),
+    /// For a database.
+    Database(DataCommand),
     /// For `Kind::Service`.
     Service(ServiceCommand),
 }
@@ -35,8 +35,8 @@ pub enum Command {
 pub enum Observation {
     /// For `Kind::Address` and `Kind::ReaderAddress`.
     Address(AddressObservation),
-    /// For `Kind::Postgresql`.
-    Postgresql(PgObservation),
+    /// For a database.
+    Database(DataObservation),
     /// For `Kind::Service`.
     Service(ServiceObservation),
 }

@@ -4,7 +4,9 @@ use crate::host::{Asked, name_of, sentinel_guard};
 use crate::world::{What, World};
 use oarlock_core::ids::{CopyId, NodeId, ResourceId};
 use oarlock_core::resource::Observation;
-use oarlock_core::resource::postgresql::{Data, Lsn, PgCommand, PgObservation, PgStandby, PgStatus, Running};
+use oarlock_core::resource::database::{
+    Data, DataCommand, DataObservation, DataStandby, DataStatus, Position, Running,
+};
 use oarlock_core::sentinel::{Reply, Request};
 use std::collections::BTreeSet;
 
@@ -89,7 +91,7 @@ pub struct Job {
     /// Its number.
     pub number: u64,
     /// What.
-    pub command: PgCommand,
+    pub command: DataCommand,
     /// How far it is.
     pub step: u32,
     /// Since when (true time).
@@ -108,7 +110,7 @@ pub struct Instance {
     /// The command under way.
     pub job: Option<Job>,
     /// The next command.
-    pub queued: Option<PgCommand>,
+    pub queued: Option<DataCommand>,
 }
 
 /// A standby connected to a primary.
@@ -165,7 +167,7 @@ impl Instance {
     /// The agent died: what it was doing to the directory is left half done.
     pub fn agent_died(&mut self) {
         let half_done = self.job.as_ref().is_some_and(|job| {
-            job.step > 0 && matches!(job.command, PgCommand::Clone { .. } | PgCommand::Rewind { .. })
+            job.step > 0 && matches!(job.command, DataCommand::Clone { .. } | DataCommand::Rewind { .. })
         });
         if half_done {
             self.dir = None;
@@ -177,8 +179,8 @@ impl Instance {
     /// The sentinel forked a server.
     pub fn forked(&mut self, pid: u32) {
         let (role, upstream, epoch) = match self.job.as_ref().map(|job| &job.command) {
-            Some(PgCommand::StartPrimary { guard }) => (Role::StartingPrimary, None, guard.epoch),
-            Some(PgCommand::Follow { upstream, epoch }) => (Role::StartingStandby, Some((*upstream, *epoch)), *epoch),
+            Some(DataCommand::StartPrimary { guard }) => (Role::StartingPrimary, None, guard.epoch),
+            Some(DataCommand::Follow { upstream, epoch }) => (Role::StartingStandby, Some((*upstream, *epoch)), *epoch),
             // The agent died in between: what was started is known by its directory.
             _ if self.dir.as_ref().is_some_and(|dir| dir.standby) => (Role::StartingStandby, None, 0),
             _ => (Role::StartingPrimary, None, 0),
@@ -197,15 +199,15 @@ impl Instance {
         });
     }
 
-    fn position(&self) -> Lsn {
+    fn position(&self) -> Position {
         lsn(self.dir.as_ref().map_or(0, |dir| dir.wal.len()))
     }
 }
 
 /// The position behind this many records.
 #[must_use]
-pub fn lsn(records: usize) -> Lsn {
-    Lsn(records as u64 * RECORD_BYTES)
+pub fn lsn(records: usize) -> Position {
+    Position(records as u64 * RECORD_BYTES)
 }
 
 /// Looks, 10 ms apart, at a server that somebody else started, before it has surely been forgotten.
@@ -213,13 +215,13 @@ const FORGOTTEN_AFTER_STEPS: u32 = 50;
 
 impl World {
     /// The core orders something of a database.
-    pub fn database_command(&mut self, host: usize, resource: ResourceId, command: PgCommand) {
+    pub fn database_command(&mut self, host: usize, resource: ResourceId, command: DataCommand) {
         let number = self.number();
         let now = self.now;
         let Some(instance) = self.hosts[host].databases.get_mut(&resource) else { return };
         if let Some(job) = &mut instance.job {
-            let interrupts = matches!(command, PgCommand::Kill);
-            let touches = matches!(job.command, PgCommand::Clone { .. } | PgCommand::Rewind { .. });
+            let interrupts = matches!(command, DataCommand::Kill);
+            let touches = matches!(job.command, DataCommand::Clone { .. } | DataCommand::Rewind { .. });
             if !interrupts || touches {
                 job.muted = true;
                 instance.queued = Some(command);
@@ -263,13 +265,13 @@ impl World {
     }
 
     /// Ends the command under way.
-    fn answer(&mut self, host: usize, resource: ResourceId, what: PgObservation) {
+    fn answer(&mut self, host: usize, resource: ResourceId, what: DataObservation) {
         let life = self.hosts[host].agent_life;
         let Some(instance) = self.instance(host, resource) else { return };
         let Some(job) = instance.job.take() else { return };
         let queued = instance.queued.take();
         if !job.muted {
-            self.observed(host, life, resource, Observation::Postgresql(what));
+            self.observed(host, life, resource, Observation::Database(what));
         }
         if let Some(command) = queued {
             self.database_command(host, resource, command);
@@ -278,7 +280,7 @@ impl World {
     }
 
     fn fail(&mut self, host: usize, resource: ResourceId, reason: &str) {
-        self.answer(host, resource, PgObservation::Failed { reason: reason.into() });
+        self.answer(host, resource, DataObservation::Failed { reason: reason.into() });
     }
 
     /// The next step of a command.
@@ -288,12 +290,12 @@ impl World {
             return self.after(10_000, What::Job { host, life, resource, number });
         }
         match job.command.clone() {
-            PgCommand::Inspect => self.inspect(host, resource, &job),
-            PgCommand::Initialize => self.initialize(host, resource, &job),
-            PgCommand::Clone { from } => self.copy(host, resource, &job, from, false),
-            PgCommand::Rewind { from } => self.copy(host, resource, &job, from, true),
-            PgCommand::Follow { upstream, epoch } => self.follow(host, resource, &job, upstream, epoch),
-            PgCommand::StartPrimary { guard } => {
+            DataCommand::Inspect => self.inspect(host, resource, &job),
+            DataCommand::Initialize => self.initialize(host, resource, &job),
+            DataCommand::Clone { from } => self.copy(host, resource, &job, from, false),
+            DataCommand::Rewind { from } => self.copy(host, resource, &job, from, true),
+            DataCommand::Follow { upstream, epoch } => self.follow(host, resource, &job, upstream, epoch),
+            DataCommand::StartPrimary { guard } => {
                 let request = Request::Spawn {
                     name: name_of(resource),
                     command: Box::default(),
@@ -301,11 +303,11 @@ impl World {
                 };
                 self.ask(host, Asked::Database(resource, number), request);
             }
-            PgCommand::Promote { guard } => self.promote(host, resource, &job, guard),
-            PgCommand::SetGuard { members, epoch } => self.set_guard(host, resource, &job, members, epoch),
-            PgCommand::Open => self.open(host, resource, &job),
-            PgCommand::HandOver { standby } => self.hand_over(host, resource, &job, standby),
-            PgCommand::Kill | PgCommand::Stop => {
+            DataCommand::Promote { guard } => self.promote(host, resource, &job, guard),
+            DataCommand::SetGuard { members, epoch } => self.set_guard(host, resource, &job, members, epoch),
+            DataCommand::Open => self.open(host, resource, &job),
+            DataCommand::HandOver { standby } => self.hand_over(host, resource, &job, standby),
+            DataCommand::Kill | DataCommand::Stop => {
                 let request = Request::KillGroup { name: name_of(resource) };
                 self.ask(host, Asked::Database(resource, number), request);
             }
@@ -320,8 +322,8 @@ impl World {
             Reply::Failed { reason } => Some(reason.clone()),
             _ => None,
         };
-        if matches!(job.command, PgCommand::Kill | PgCommand::Stop | PgCommand::HandOver { .. }) {
-            return self.answer(host, resource, PgObservation::Stopped);
+        if matches!(job.command, DataCommand::Kill | DataCommand::Stop | DataCommand::HandOver { .. }) {
+            return self.answer(host, resource, DataObservation::Stopped);
         }
         let boot = self.hosts[host].boot;
         if let Some(reason) = refused {
@@ -331,7 +333,7 @@ impl World {
             return self.fail(host, resource, "it ended at once");
         };
         match job.command {
-            PgCommand::StartPrimary { .. } | PgCommand::Follow { .. } => {
+            DataCommand::StartPrimary { .. } | DataCommand::Follow { .. } => {
                 self.soon(20_000, 200_000, What::Recovered { host, boot, resource, pid });
             }
             _ => {}
@@ -372,7 +374,7 @@ impl World {
                 running: role.map(|role| if role == Role::Primary { Running::Primary } else { Running::Standby }),
             },
         };
-        self.answer(host, resource, PgObservation::Inspected(data));
+        self.answer(host, resource, DataObservation::Inspected(data));
     }
 
     fn initialize(&mut self, host: usize, resource: ResourceId, job: &Job) {
@@ -389,7 +391,7 @@ impl World {
         self.answer(
             host,
             resource,
-            PgObservation::Inspected(Data::Present { copy, system, standby: false, running: None }),
+            DataObservation::Inspected(Data::Present { copy, system, standby: false, running: None }),
         );
     }
 
@@ -429,7 +431,7 @@ impl World {
         self.answer(
             host,
             resource,
-            PgObservation::Inspected(Data::Present { copy, system, standby: true, running: None }),
+            DataObservation::Inspected(Data::Present { copy, system, standby: true, running: None }),
         );
     }
 
@@ -447,7 +449,7 @@ impl World {
             let boot = self.hosts[host].boot;
             self.disconnect(connection);
             self.soon(1_000, 20_000, What::Connect { host, boot, resource, pid });
-            return self.answer(host, resource, PgObservation::Started);
+            return self.answer(host, resource, DataObservation::Started);
         }
         if job.step > 0 || instance.dir.as_ref().is_none_or(|dir| !dir.standby) {
             return self.fail(host, resource, "there is no standby to start");
@@ -460,7 +462,7 @@ impl World {
         let Some(server) = self.server(host, resource) else { return self.fail(host, resource, "it does not run") };
         let pid = server.pid;
         if server.role == Role::Primary {
-            return self.answer(host, resource, PgObservation::Promoted);
+            return self.answer(host, resource, DataObservation::Promoted);
         }
         server.epoch = guard.epoch;
         let request = Request::Promote {
@@ -523,9 +525,9 @@ impl World {
         }
         let command = self.instance(host, resource).and_then(|instance| Some(instance.job.as_ref()?.command.clone()));
         let what = match (command, role) {
-            (Some(PgCommand::Promote { .. }), Role::Promoting) => PgObservation::Promoted,
-            (Some(PgCommand::Follow { .. }), Role::StartingStandby)
-            | (Some(PgCommand::StartPrimary { .. }), Role::StartingPrimary) => PgObservation::Started,
+            (Some(DataCommand::Promote { .. }), Role::Promoting) => DataObservation::Promoted,
+            (Some(DataCommand::Follow { .. }), Role::StartingStandby)
+            | (Some(DataCommand::StartPrimary { .. }), Role::StartingPrimary) => DataObservation::Started,
             _ => return,
         };
         self.answer(host, resource, what);
@@ -554,7 +556,7 @@ impl World {
             return self.fail(host, resource, "it does not run");
         }
         let position = instance.position();
-        self.answer(host, resource, PgObservation::GuardSet { position });
+        self.answer(host, resource, DataObservation::GuardSet { position });
     }
 
     fn open(&mut self, host: usize, resource: ResourceId, job: &Job) {
@@ -572,7 +574,7 @@ impl World {
             server.reopen_at = None;
             self.check_open(host, resource);
         }
-        self.answer(host, resource, PgObservation::Opened);
+        self.answer(host, resource, DataObservation::Opened);
     }
 
     fn hand_over(&mut self, host: usize, resource: ResourceId, job: &Job, standby: NodeId) {
@@ -581,7 +583,7 @@ impl World {
         let connections: Vec<Connection> = self.connections.values().cloned().collect();
         let Some(instance) = self.instance(host, resource) else { return };
         let (Some(server), Some(dir)) = (&mut instance.server, &mut instance.dir) else {
-            return self.answer(host, resource, PgObservation::Exited { reason: "the server ended".into() });
+            return self.answer(host, resource, DataObservation::Exited { reason: "the server ended".into() });
         };
         server.open = false;
         server.reopen_at = None;
@@ -627,17 +629,19 @@ impl World {
         let job = self.instance(host, resource).and_then(|instance| instance.job.clone());
         let reason = "the server ended";
         match job.map(|job| job.command) {
-            Some(PgCommand::Kill | PgCommand::Stop | PgCommand::HandOver { .. }) => {}
-            Some(PgCommand::Inspect | PgCommand::Clone { .. } | PgCommand::Rewind { .. } | PgCommand::Initialize) => {}
-            Some(PgCommand::StartPrimary { .. } | PgCommand::Follow { .. } | PgCommand::Promote { .. }) => {
+            Some(DataCommand::Kill | DataCommand::Stop | DataCommand::HandOver { .. }) => {}
+            Some(
+                DataCommand::Inspect | DataCommand::Clone { .. } | DataCommand::Rewind { .. } | DataCommand::Initialize,
+            ) => {}
+            Some(DataCommand::StartPrimary { .. } | DataCommand::Follow { .. } | DataCommand::Promote { .. }) => {
                 self.fail(host, resource, reason);
             }
-            Some(PgCommand::SetGuard { .. } | PgCommand::Open) => {
-                self.answer(host, resource, PgObservation::Exited { reason: reason.into() });
+            Some(DataCommand::SetGuard { .. } | DataCommand::Open) => {
+                self.answer(host, resource, DataObservation::Exited { reason: reason.into() });
             }
             None => {
-                let what = PgObservation::Exited { reason: reason.into() };
-                self.observed(host, life, resource, Observation::Postgresql(what));
+                let what = DataObservation::Exited { reason: reason.into() };
+                self.observed(host, life, resource, Observation::Database(what));
             }
         }
     }
@@ -658,7 +662,7 @@ impl World {
             self.after(pause, What::Status { host, life, resource, regular });
         }
         if let Some(status) = status.filter(|_| !self.hosts[host].frozen) {
-            self.observed(host, life, resource, Observation::Postgresql(PgObservation::Status(status)));
+            self.observed(host, life, resource, Observation::Database(DataObservation::Status(status)));
         }
     }
 
@@ -673,7 +677,7 @@ impl World {
         }
     }
 
-    fn look(&mut self, host: usize, resource: ResourceId) -> Option<PgStatus> {
+    fn look(&mut self, host: usize, resource: ResourceId) -> Option<DataStatus> {
         let now = self.now;
         let connections = self.connections.values().filter(|connection| connection.resource == resource);
         let connections: Vec<Connection> = connections.cloned().collect();
@@ -689,10 +693,10 @@ impl World {
                 let standbys = connections
                     .iter()
                     .filter(|c| c.primary == (host, server.pid) && c.epoch == server.epoch)
-                    .map(|c| PgStandby { node: nodes[c.standby.0], flushed: lsn(c.acked), streaming: true });
+                    .map(|c| DataStandby { node: nodes[c.standby.0], flushed: lsn(c.acked), streaming: true });
                 let oldest = server.waiting.iter().map(|commit| commit.since_us).min();
                 let waiting_ms = oldest.map_or(0, |since| (now - since) / 1000);
-                Some(PgStatus {
+                Some(DataStatus {
                     running: Running::Primary,
                     position,
                     streaming: true,
@@ -701,7 +705,7 @@ impl World {
                     sick,
                 })
             }
-            Role::Standby => Some(PgStatus {
+            Role::Standby => Some(DataStatus {
                 running: Running::Standby,
                 position: lsn(instance.dir.as_ref().map_or(0, |dir| dir.flushed)),
                 streaming: server.connection.is_some(),

@@ -112,7 +112,7 @@ impl World {
             Command::Service(ServiceCommand::Stop { .. }) => {
                 self.ask(host, Asked::ServiceStop(resource), Request::KillGroup { name: name_of(resource) });
             }
-            Command::Postgresql(command) => self.database_command(host, resource, command),
+            Command::Database(command) => self.database_command(host, resource, command),
         }
     }
 

@@ -266,7 +266,7 @@ impl Driver {
         } else {
             command
         };
-        self.order(index, command.map(Command::Postgresql), out);
+        self.order(index, command.map(Command::Database), out);
     }
 
     /// Planned: services first, while the database still serves; the address last, so that clients
@@ -345,7 +345,7 @@ impl Driver {
         let Unit::Database(database) = &mut self.units[index] else { return true };
         let command = if database.is_no_primary() { None } else { database.next(site.now, want) };
         let down = database.is_no_primary();
-        self.order(index, command.map(Command::Postgresql), out);
+        self.order(index, command.map(Command::Database), out);
         down
     }
 

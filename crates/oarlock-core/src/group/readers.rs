@@ -70,7 +70,7 @@ impl Driver {
         let Some(index) = self.units.iter().position(|unit| matches!(unit, Unit::Database(_))) else { return };
         let Unit::Database(database) = &mut self.units[index] else { return };
         let command = database.let_readers_in(site.now);
-        self.order(index, command.map(Command::Postgresql), out);
+        self.order(index, command.map(Command::Database), out);
     }
 
     fn nobody_else_reads(&self, site: &Site<'_>) -> bool {

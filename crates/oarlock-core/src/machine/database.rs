@@ -6,7 +6,7 @@ use super::Failures;
 use super::guarding::Guarding;
 use crate::ids::{CopyId, NodeId};
 use crate::resource::Guard;
-use crate::resource::postgresql::{Data, PgCommand, PgObservation, PgStatus, Running};
+use crate::resource::database::{Data, DataCommand, DataObservation, DataStatus, Running};
 use crate::time::{Mono, Span};
 
 /// What the copy promises.
@@ -87,7 +87,7 @@ pub enum DatabaseWant {
 pub struct Database {
     state: DatabaseState,
     copy: Option<(CopyId, u64)>,
-    status: Option<PgStatus>,
+    status: Option<DataStatus>,
     foreign: Option<String>,
     /// What the command under way was to lead to, for `Follow`.
     following: Option<(NodeId, u64)>,
@@ -150,7 +150,7 @@ impl Database {
     }
 
     /// The last report of the running server.
-    pub fn status(&self) -> Option<&PgStatus> {
+    pub fn status(&self) -> Option<&DataStatus> {
         self.status.as_ref()
     }
 
@@ -185,12 +185,12 @@ impl Database {
     }
 
     /// A standby that readers are sent to lets them in.
-    pub fn let_readers_in(&mut self, now: Mono) -> Option<PgCommand> {
+    pub fn let_readers_in(&mut self, now: Mono) -> Option<DataCommand> {
         let due = matches!(self.readers, Readers::Out { until } if now >= until);
         let due = due && matches!(self.state, DatabaseState::Standby { .. });
         due.then(|| {
             self.readers = Readers::Coming;
-            PgCommand::Open
+            DataCommand::Open
         })
     }
 
@@ -239,7 +239,7 @@ impl Database {
     }
 
     /// The next command for what is wanted; `None` to wait.
-    pub fn next(&mut self, now: Mono, want: &DatabaseWant) -> Option<PgCommand> {
+    pub fn next(&mut self, now: Mono, want: &DatabaseWant) -> Option<DataCommand> {
         use DatabaseState as S;
         // A pause is for what has just failed to start: a copy that runs (again) is promoted at once.
         let runs = matches!(self.state, S::Standby { .. } | S::Primary);
@@ -248,10 +248,10 @@ impl Database {
             return None;
         }
         let (state, command) = match (&self.state, *want) {
-            (S::Unknown | S::Ended, _) => (S::Working, PgCommand::Inspect),
+            (S::Unknown | S::Ended, _) => (S::Working, DataCommand::Inspect),
             (S::Primary | S::StartingPrimary | S::Promoting | S::HandingOver, DatabaseWant::NoPrimary)
-            | (S::Primary, DatabaseWant::Follow { .. }) => (S::Stopping, PgCommand::Kill),
-            (S::Primary, DatabaseWant::HandOver { standby }) => (S::HandingOver, PgCommand::HandOver { standby }),
+            | (S::Primary, DatabaseWant::Follow { .. }) => (S::Stopping, DataCommand::Kill),
+            (S::Primary, DatabaseWant::HandOver { standby }) => (S::HandingOver, DataCommand::HandOver { standby }),
             (_, DatabaseWant::Primary { guard, member, first, other }) => {
                 self.towards_primary(guard, member, first, other)?
             }
@@ -271,22 +271,22 @@ impl Database {
         member: bool,
         first: bool,
         other: NodeId,
-    ) -> Option<(DatabaseState, PgCommand)> {
+    ) -> Option<(DatabaseState, DataCommand)> {
         use DatabaseState as S;
         match self.state {
-            S::Absent if first => Some((S::Working, PgCommand::Initialize)),
+            S::Absent if first => Some((S::Working, DataCommand::Initialize)),
             S::Stopped { standby: false } if member => {
                 self.guarding = Guarding::default();
-                Some((S::StartingPrimary, PgCommand::StartPrimary { guard }))
+                Some((S::StartingPrimary, DataCommand::StartPrimary { guard }))
             }
             // Only a promotion begins a new timeline, by which a diverged copy is known later.
             S::Stopped { standby: true } if member => {
                 self.following = Some((other, guard.epoch));
-                Some((S::StartingStandby, PgCommand::Follow { upstream: other, epoch: guard.epoch }))
+                Some((S::StartingStandby, DataCommand::Follow { upstream: other, epoch: guard.epoch }))
             }
             S::Standby { .. } if member => {
                 self.guarding = Guarding::default();
-                Some((S::Promoting, PgCommand::Promote { guard }))
+                Some((S::Promoting, DataCommand::Promote { guard }))
             }
             _ => None,
         }
@@ -298,22 +298,22 @@ impl Database {
         upstream: NodeId,
         epoch: u64,
         rejoin: bool,
-    ) -> Option<(DatabaseState, PgCommand)> {
+    ) -> Option<(DatabaseState, DataCommand)> {
         use DatabaseState as S;
-        let follow = PgCommand::Follow { upstream, epoch };
+        let follow = DataCommand::Follow { upstream, epoch };
         match self.state {
-            S::Absent if rejoin => Some((S::Working, PgCommand::Clone { from: upstream })),
+            S::Absent if rejoin => Some((S::Working, DataCommand::Clone { from: upstream })),
             S::Stopped { .. } if rejoin && self.rewind_failed => {
-                Some((S::Working, PgCommand::Clone { from: upstream }))
+                Some((S::Working, DataCommand::Clone { from: upstream }))
             }
-            S::Stopped { standby: false } if rejoin => Some((S::Working, PgCommand::Rewind { from: upstream })),
+            S::Stopped { standby: false } if rejoin => Some((S::Working, DataCommand::Rewind { from: upstream })),
             S::Stopped { standby: true } if !self.rewind_failed => {
                 self.following = Some((upstream, epoch));
                 Some((S::StartingStandby, follow))
             }
             S::Standby { .. } if rejoin && self.is_stuck(now) => {
                 self.rewind_failed = true;
-                Some((S::Stopping, PgCommand::Stop))
+                Some((S::Stopping, DataCommand::Stop))
             }
             S::Standby { follows } if follows != Some((upstream, epoch)) => {
                 self.following = Some((upstream, epoch));
@@ -324,27 +324,27 @@ impl Database {
     }
 
     /// Something happened. Answers to a command that was overtaken by a kill change nothing.
-    pub fn observe(&mut self, now: Mono, what: &PgObservation) {
+    pub fn observe(&mut self, now: Mono, what: &DataObservation) {
         use DatabaseState as S;
         match (what, &self.state) {
-            (PgObservation::Inspected(data), S::Working) => self.inspected(now, data),
-            (PgObservation::Started, S::StartingStandby) => {
+            (DataObservation::Inspected(data), S::Working) => self.inspected(now, data),
+            (DataObservation::Started, S::StartingStandby) => {
                 self.readers = Readers::Out { until: now };
                 self.state = S::Standby { follows: self.following };
                 self.streamed_at = Some(now);
             }
-            (PgObservation::Started, S::StartingPrimary) | (PgObservation::Promoted, S::Promoting) => {
+            (DataObservation::Started, S::StartingPrimary) | (DataObservation::Promoted, S::Promoting) => {
                 self.state = S::Primary;
                 self.status = None;
                 self.guarding.began();
             }
-            (PgObservation::GuardSet { position }, S::Primary) => self.guarding.was_set(*position),
-            (PgObservation::Opened, S::Primary) => self.guarding.was_opened(),
-            (PgObservation::Opened, S::Standby { .. }) => self.readers = Readers::In,
-            (PgObservation::Stopped, _) => self.ended(),
-            (PgObservation::Status(status), S::Standby { .. } | S::Primary) => self.reported(now, status),
-            (PgObservation::Exited { reason }, _) => self.failed(now, reason),
-            (PgObservation::Failed { reason }, _) => self.command_failed(now, reason),
+            (DataObservation::GuardSet { position }, S::Primary) => self.guarding.was_set(*position),
+            (DataObservation::Opened, S::Primary) => self.guarding.was_opened(),
+            (DataObservation::Opened, S::Standby { .. }) => self.readers = Readers::In,
+            (DataObservation::Stopped, _) => self.ended(),
+            (DataObservation::Status(status), S::Standby { .. } | S::Primary) => self.reported(now, status),
+            (DataObservation::Exited { reason }, _) => self.failed(now, reason),
+            (DataObservation::Failed { reason }, _) => self.command_failed(now, reason),
             _ => {}
         }
     }
@@ -379,7 +379,7 @@ impl Database {
         }
     }
 
-    fn reported(&mut self, now: Mono, status: &PgStatus) {
+    fn reported(&mut self, now: Mono, status: &DataStatus) {
         if status.streaming || self.streamed_at.is_none() {
             self.streamed_at = Some(now);
         }

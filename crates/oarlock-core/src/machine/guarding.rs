@@ -3,7 +3,7 @@
 
 use crate::entry::{Entry, SetVersion};
 use crate::ids::{CopyId, GroupId, NodeId};
-use crate::resource::postgresql::{Lsn, PgCommand, PgStatus, Running};
+use crate::resource::database::{DataCommand, DataStatus, Position, Running};
 use crate::rules::Rules;
 use crate::state::GroupState;
 use crate::time::{Mono, Span};
@@ -53,7 +53,7 @@ struct Joining {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// To the database.
-    Command(PgCommand),
+    Command(DataCommand),
     /// To the cluster.
     Propose(Entry),
 }
@@ -65,7 +65,7 @@ pub struct Guarding {
     /// start; after an adoption whatever was proven before still holds).
     proven: Option<BTreeSet<NodeId>>,
     /// The position read after that proof.
-    position: Lsn,
+    position: Position,
     /// A `SetGuard` under way.
     setting: Option<BTreeSet<NodeId>>,
     opened: bool,
@@ -74,7 +74,7 @@ pub struct Guarding {
     /// A version that was committed while this primary was ours; before one is seen, a `Join`
     /// forgotten by a former agent may still be under way.
     first_version: Option<u64>,
-    status: Option<PgStatus>,
+    status: Option<DataStatus>,
     missing_since: BTreeMap<NodeId, Mono>,
     connected: BTreeSet<NodeId>,
     retry_at: Mono,
@@ -107,9 +107,9 @@ impl Guarding {
 
     /// The server has just become a primary: no standby is connected under this epoch's name yet.
     pub(super) fn began(&mut self) {
-        self.status = Some(PgStatus {
+        self.status = Some(DataStatus {
             running: Running::Primary,
-            position: Lsn::default(),
+            position: Position::default(),
             streaming: true,
             standbys: Vec::new(),
             waiting_ms: 0,
@@ -117,7 +117,7 @@ impl Guarding {
         });
     }
 
-    pub(super) fn was_set(&mut self, position: Lsn) {
+    pub(super) fn was_set(&mut self, position: Position) {
         self.proven = self.setting.take();
         self.position = position;
     }
@@ -133,7 +133,7 @@ impl Guarding {
         self.retry_at = now + RETRY;
     }
 
-    pub(super) fn reported(&mut self, now: Mono, status: &PgStatus) {
+    pub(super) fn reported(&mut self, now: Mono, status: &DataStatus) {
         for standby in status.standbys.iter().filter(|standby| standby.streaming) {
             self.connected.insert(standby.node);
             self.missing_since.remove(&standby.node);
@@ -171,7 +171,7 @@ impl Guarding {
         }
         if !self.opened && (self.all_flushed(&members) || !view.rules.open_flushed) {
             self.opening = true;
-            return Some(Step::Command(PgCommand::Open));
+            return Some(Step::Command(DataCommand::Open));
         }
         self.advance_joining(now, view)
     }
@@ -212,7 +212,7 @@ impl Guarding {
             return None;
         }
         let undecided = joining.proposed == Some(at(view));
-        let keeps_up = |status: &PgStatus| streams(status, node) && !stalled(status, view);
+        let keeps_up = |status: &DataStatus| streams(status, node) && !stalled(status, view);
         let there = view.candidates.contains(&joining.candidate) && self.status.as_ref().is_some_and(keeps_up);
         if there && (undecided || joining.proposed.is_none()) {
             return None;
@@ -237,7 +237,7 @@ impl Guarding {
 
     fn order_guard(&mut self, members: BTreeSet<NodeId>, view: &View<'_>) -> Step {
         self.setting = Some(members.clone());
-        Step::Command(PgCommand::SetGuard { members: members.into_iter().collect(), epoch: view.group.epoch })
+        Step::Command(DataCommand::SetGuard { members: members.into_iter().collect(), epoch: view.group.epoch })
     }
 
     fn all_flushed(&self, members: &BTreeSet<NodeId>) -> bool {
@@ -279,18 +279,18 @@ fn at(view: &View<'_>) -> SetVersion {
     SetVersion { group: view.id, epoch: view.group.epoch, version: view.group.version }
 }
 
-fn stalled(status: &PgStatus, view: &View<'_>) -> bool {
+fn stalled(status: &DataStatus, view: &View<'_>) -> bool {
     status.waiting_ms.saturating_mul(1000) > view.patience.0
 }
 
-fn streams(status: &PgStatus, node: NodeId) -> bool {
+fn streams(status: &DataStatus, node: NodeId) -> bool {
     status.standbys.iter().any(|standby| standby.node == node && standby.streaming)
 }
 
-fn flushed(status: Option<&PgStatus>, node: NodeId) -> Option<Lsn> {
+fn flushed(status: Option<&DataStatus>, node: NodeId) -> Option<Position> {
     status?.standbys.iter().find(|standby| standby.node == node && standby.streaming).map(|standby| standby.flushed)
 }
 
-fn lags(status: &PgStatus, node: NodeId) -> bool {
+fn lags(status: &DataStatus, node: NodeId) -> bool {
     status.standbys.iter().find(|standby| standby.node == node).is_none_or(|standby| standby.flushed < status.position)
 }

@@ -3,7 +3,9 @@
 use super::cluster::Cluster;
 use oarlock_core::ids::{CopyId, NodeId, ResourceId};
 use oarlock_core::resource::Observation;
-use oarlock_core::resource::postgresql::{Data, Lsn, PgCommand, PgObservation, PgStandby, PgStatus, Running};
+use oarlock_core::resource::database::{
+    Data, DataCommand, DataObservation, DataStandby, DataStatus, Position, Running,
+};
 use std::collections::BTreeSet;
 
 /// A server that does not answer is called sick after this long, in microseconds.
@@ -17,7 +19,7 @@ const ROW_BYTES: u64 = 100;
 pub struct Instance {
     pub dir: Option<Dir>,
     pub server: Option<Server>,
-    told: Option<(u64, PgStatus)>,
+    told: Option<(u64, DataStatus)>,
 }
 
 /// A data directory.
@@ -60,8 +62,8 @@ impl Server {
 }
 
 impl Dir {
-    fn position(&self) -> Lsn {
-        Lsn(self.rows.len() as u64 * ROW_BYTES)
+    fn position(&self) -> Position {
+        Position(self.rows.len() as u64 * ROW_BYTES)
     }
 
     fn can_follow(&self, upstream: &Dir) -> bool {
@@ -84,22 +86,22 @@ impl Cluster {
         &mut self,
         node: NodeId,
         id: ResourceId,
-        command: PgCommand,
-    ) -> Result<PgObservation, &'static str> {
+        command: DataCommand,
+    ) -> Result<DataObservation, &'static str> {
         match command {
-            PgCommand::Inspect => {}
-            PgCommand::Initialize => {
+            DataCommand::Inspect => {}
+            DataCommand::Initialize => {
                 let copy = self.new_copy();
                 let dir = Dir { copy, system: 7, timelines: vec![(1, 0)], rows: vec![0], standby: false };
                 self.unit(node, id).database.dir = Some(dir);
             }
-            PgCommand::Clone { from } | PgCommand::Rewind { from } => {
+            DataCommand::Clone { from } | DataCommand::Rewind { from } => {
                 let source = self.primary(from, id).filter(|_| self.path(node, from));
                 let source = source.ok_or("the primary is away")?.clone();
                 let copy = self.new_copy();
                 self.unit(node, id).database.dir = Some(Dir { copy, standby: true, ..source });
             }
-            PgCommand::Follow { upstream, epoch } => {
+            DataCommand::Follow { upstream, epoch } => {
                 let instance = &mut self.unit(node, id).database;
                 let standby = instance.dir.as_ref().is_some_and(|dir| dir.standby);
                 let primary = instance.server.as_ref().is_some_and(|server| server.running == Running::Primary);
@@ -107,17 +109,17 @@ impl Cluster {
                     return Err("it is no standby");
                 }
                 instance.server = Some(Server::new(Running::Standby, Some((upstream, epoch)), epoch));
-                return Ok(PgObservation::Started);
+                return Ok(DataObservation::Started);
             }
-            PgCommand::StartPrimary { guard } => {
+            DataCommand::StartPrimary { guard } => {
                 self.become_primary(node, id, guard.epoch, false)?;
-                return Ok(PgObservation::Started);
+                return Ok(DataObservation::Started);
             }
-            PgCommand::Promote { guard } => {
+            DataCommand::Promote { guard } => {
                 self.become_primary(node, id, guard.epoch, true)?;
-                return Ok(PgObservation::Promoted);
+                return Ok(DataObservation::Promoted);
             }
-            PgCommand::SetGuard { members, epoch } => {
+            DataCommand::SetGuard { members, epoch } => {
                 let instance = &mut self.unit(node, id).database;
                 let server = instance.server.as_mut().ok_or("it does not run")?;
                 if server.frozen_us.is_some() {
@@ -126,24 +128,24 @@ impl Cluster {
                 server.epoch = epoch;
                 server.sync = Some(members.into_iter().collect());
                 let position = instance.dir.as_ref().map(Dir::position).unwrap_or_default();
-                return Ok(PgObservation::GuardSet { position });
+                return Ok(DataObservation::GuardSet { position });
             }
-            PgCommand::Open => {
+            DataCommand::Open => {
                 self.unit(node, id).database.server.as_mut().ok_or("it does not run")?.open = true;
                 self.check_nothing_lost(node, id);
-                return Ok(PgObservation::Opened);
+                return Ok(DataObservation::Opened);
             }
-            PgCommand::HandOver { standby } => {
+            DataCommand::HandOver { standby } => {
                 let position = self.unit(node, id).database.dir.as_ref().map(Dir::position);
-                let has_all = |other: &PgStandby| other.node == standby && Some(other.flushed) >= position;
+                let has_all = |other: &DataStandby| other.node == standby && Some(other.flushed) >= position;
                 let reached = self.standbys(node, id).iter().any(has_all);
                 return if reached { Ok(self.stop(node, id)) } else { Err("the standby does not catch up") };
             }
-            PgCommand::Kill | PgCommand::Stop => return Ok(self.stop(node, id)),
+            DataCommand::Kill | DataCommand::Stop => return Ok(self.stop(node, id)),
         }
         let instance = &self.unit(node, id).database;
         let running = instance.server.as_ref().map(|server| server.running);
-        Ok(PgObservation::Inspected(instance.dir.as_ref().map_or(Data::Absent, |dir| dir.data(running))))
+        Ok(DataObservation::Inspected(instance.dir.as_ref().map_or(Data::Absent, |dir| dir.data(running))))
     }
 
     fn new_copy(&mut self) -> CopyId {
@@ -165,9 +167,9 @@ impl Cluster {
         Ok(())
     }
 
-    fn stop(&mut self, node: NodeId, id: ResourceId) -> PgObservation {
+    fn stop(&mut self, node: NodeId, id: ResourceId) -> DataObservation {
         self.unit(node, id).database.server = None;
-        PgObservation::Stopped
+        DataObservation::Stopped
     }
 
     /// The directory under a primary that lets itself be copied.
@@ -179,14 +181,14 @@ impl Cluster {
     }
 
     /// Standbys that stream from this node's primary.
-    fn standbys(&self, node: NodeId, id: ResourceId) -> Vec<PgStandby> {
+    fn standbys(&self, node: NodeId, id: ResourceId) -> Vec<DataStandby> {
         let Some((primary, epoch)) = self.primary(node, id).zip(self.epoch(node, id)) else { return Vec::new() };
         let follows = |other: NodeId| {
             let machine = self.machine(other);
             let instance = &machine.units.get(&id).filter(|_| machine.on && self.path(node, other))?.database;
             let (server, dir) = instance.server.as_ref().zip(instance.dir.as_ref())?;
             let follows = server.upstream == Some((node, epoch));
-            (server.running == Running::Standby && follows && dir.can_follow(primary)).then_some(PgStandby {
+            (server.running == Running::Standby && follows && dir.can_follow(primary)).then_some(DataStandby {
                 node: other,
                 flushed: dir.position(),
                 streaming: true,
@@ -248,7 +250,7 @@ impl Cluster {
         let (Some(server), Some(dir)) = (&mut instance.server, &instance.dir) else { return };
         let Some(sync) = &server.sync else { return };
         let flushed = |member: &NodeId| {
-            standbys.iter().find(|standby| standby.node == *member).map_or(Lsn(0), |standby| standby.flushed)
+            standbys.iter().find(|standby| standby.node == *member).map_or(Position(0), |standby| standby.flushed)
         };
         let upto = sync.iter().map(flushed).min().unwrap_or_else(|| dir.position());
         let done = |(index, _): &(usize, u64)| (*index as u64) < upto.0 / ROW_BYTES;
@@ -280,7 +282,7 @@ impl Cluster {
         if frozen_for.is_some_and(|us| us < PROBE_US) {
             return;
         }
-        let status = PgStatus {
+        let status = DataStatus {
             running: server.running,
             position: dir.position(),
             streaming: server.running == Running::Primary || streams,
@@ -291,7 +293,7 @@ impl Cluster {
         let told = instance.told.as_ref().is_some_and(|(at, told)| *told == status && now < at + STATUS_US);
         if !told {
             instance.told = Some((now, status.clone()));
-            self.observed(node, id, Observation::Postgresql(PgObservation::Status(status)));
+            self.observed(node, id, Observation::Database(DataObservation::Status(status)));
         }
     }
 }

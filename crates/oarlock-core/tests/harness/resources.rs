@@ -5,7 +5,7 @@ use super::machine::Unit;
 use super::words;
 use oarlock_core::Event;
 use oarlock_core::ids::{NodeId, ResourceId};
-use oarlock_core::resource::postgresql::{PgCommand, PgObservation, Running};
+use oarlock_core::resource::database::{DataCommand, DataObservation, Running};
 use oarlock_core::resource::{
     AddressCommand, AddressObservation, Command, Guard, Observation, Order, ServiceCommand, ServiceObservation,
 };
@@ -15,11 +15,11 @@ fn takes_ms(command: &Command) -> u64 {
     match command {
         Command::Address(_) => 2,
         Command::Service(_) => 20,
-        Command::Postgresql(command) => match command {
-            PgCommand::Inspect | PgCommand::SetGuard { .. } | PgCommand::Open | PgCommand::Kill => 5,
-            PgCommand::Initialize | PgCommand::Clone { .. } | PgCommand::Rewind { .. } => 100,
-            PgCommand::StartPrimary { .. } | PgCommand::Promote { .. } => 50,
-            PgCommand::Follow { .. } | PgCommand::HandOver { .. } | PgCommand::Stop => 20,
+        Command::Database(command) => match command {
+            DataCommand::Inspect | DataCommand::SetGuard { .. } | DataCommand::Open | DataCommand::Kill => 5,
+            DataCommand::Initialize | DataCommand::Clone { .. } | DataCommand::Rewind { .. } => 100,
+            DataCommand::StartPrimary { .. } | DataCommand::Promote { .. } => 50,
+            DataCommand::Follow { .. } | DataCommand::HandOver { .. } | DataCommand::Stop => 20,
         },
     }
 }
@@ -28,7 +28,7 @@ fn guard_of(command: &Command) -> Option<Guard> {
     match command {
         Command::Address(AddressCommand::Raise { guard })
         | Command::Service(ServiceCommand::Start { guard, .. })
-        | Command::Postgresql(PgCommand::StartPrimary { guard } | PgCommand::Promote { guard }) => Some(*guard),
+        | Command::Database(DataCommand::StartPrimary { guard } | DataCommand::Promote { guard }) => Some(*guard),
         _ => None,
     }
 }
@@ -67,18 +67,18 @@ impl Cluster {
                 unit.up = matches!(command, ServiceCommand::Start { .. });
                 Observation::Service(if unit.up { ServiceObservation::Started } else { ServiceObservation::Stopped })
             }
-            (Command::Postgresql(command), Some(reason)) => {
+            (Command::Database(command), Some(reason)) => {
                 if matches!(
                     command,
-                    PgCommand::StartPrimary { .. } | PgCommand::Promote { .. } | PgCommand::Follow { .. }
+                    DataCommand::StartPrimary { .. } | DataCommand::Promote { .. } | DataCommand::Follow { .. }
                 ) {
                     unit.database.server = None;
                 }
-                Observation::Postgresql(PgObservation::Failed { reason })
+                Observation::Database(DataObservation::Failed { reason })
             }
-            (Command::Postgresql(command), None) => Observation::Postgresql(
+            (Command::Database(command), None) => Observation::Database(
                 self.database_done(node, id, command)
-                    .unwrap_or_else(|reason| PgObservation::Failed { reason: reason.into() }),
+                    .unwrap_or_else(|reason| DataObservation::Failed { reason: reason.into() }),
             ),
         };
         self.observed(node, id, what);
@@ -91,7 +91,7 @@ impl Cluster {
         unit.job = None;
         let reason = "killed".to_owned();
         let what = if unit.database.server.take().is_some() {
-            Observation::Postgresql(PgObservation::Exited { reason })
+            Observation::Database(DataObservation::Exited { reason })
         } else {
             Observation::Service(ServiceObservation::Failed { reason })
         };

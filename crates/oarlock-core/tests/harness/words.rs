@@ -2,7 +2,7 @@
 
 use oarlock_core::config::Kind;
 use oarlock_core::entry::{Entry, Moved, Proof, SetVersion};
-use oarlock_core::resource::postgresql::PgCommand;
+use oarlock_core::resource::database::DataCommand;
 use oarlock_core::resource::{AddressCommand, Command, Guard, ServiceCommand};
 
 pub fn is_address(kind: Kind) -> bool {
@@ -69,19 +69,19 @@ pub fn verb(command: &Command) -> &'static str {
         Command::Address(AddressCommand::Lower) => "lower",
         Command::Service(ServiceCommand::Start { .. }) => "start",
         Command::Service(ServiceCommand::Stop { .. }) => "stop",
-        Command::Postgresql(command) => match command {
-            PgCommand::Inspect => "inspect",
-            PgCommand::Initialize => "initialize",
-            PgCommand::Clone { .. } => "clone",
-            PgCommand::Rewind { .. } => "rewind",
-            PgCommand::Follow { .. } => "follow",
-            PgCommand::StartPrimary { .. } => "start-primary",
-            PgCommand::Promote { .. } => "promote",
-            PgCommand::SetGuard { .. } => "set-guard",
-            PgCommand::Open => "open",
-            PgCommand::HandOver { .. } => "hand-over",
-            PgCommand::Kill => "kill",
-            PgCommand::Stop => "stop",
+        Command::Database(command) => match command {
+            DataCommand::Inspect => "inspect",
+            DataCommand::Initialize => "initialize",
+            DataCommand::Clone { .. } => "clone",
+            DataCommand::Rewind { .. } => "rewind",
+            DataCommand::Follow { .. } => "follow",
+            DataCommand::StartPrimary { .. } => "start-primary",
+            DataCommand::Promote { .. } => "promote",
+            DataCommand::SetGuard { .. } => "set-guard",
+            DataCommand::Open => "open",
+            DataCommand::HandOver { .. } => "hand-over",
+            DataCommand::Kill => "kill",
+            DataCommand::Stop => "stop",
         },
     }
 }
@@ -96,13 +96,13 @@ pub fn command(command: &Command) -> String {
         Command::Address(AddressCommand::Lower) | Command::Service(ServiceCommand::Stop { kill: false }) => {
             String::new()
         }
-        Command::Postgresql(command) => match command {
-            PgCommand::Clone { from } | PgCommand::Rewind { from } => format!("from {from}"),
-            PgCommand::Follow { upstream, epoch } => format!("{upstream} (epoch {epoch})"),
-            PgCommand::StartPrimary { guard } | PgCommand::Promote { guard } => right(guard),
-            PgCommand::SetGuard { members, epoch } if members.is_empty() => format!("off (epoch {epoch})"),
-            PgCommand::SetGuard { members, epoch } => format!("{members:?} (epoch {epoch})"),
-            PgCommand::HandOver { standby } => format!("to {standby}"),
+        Command::Database(command) => match command {
+            DataCommand::Clone { from } | DataCommand::Rewind { from } => format!("from {from}"),
+            DataCommand::Follow { upstream, epoch } => format!("{upstream} (epoch {epoch})"),
+            DataCommand::StartPrimary { guard } | DataCommand::Promote { guard } => right(guard),
+            DataCommand::SetGuard { members, epoch } if members.is_empty() => format!("off (epoch {epoch})"),
+            DataCommand::SetGuard { members, epoch } => format!("{members:?} (epoch {epoch})"),
+            DataCommand::HandOver { standby } => format!("to {standby}"),
             _ => String::new(),
         },
     };

@@ -4,7 +4,7 @@ use oarlock_core::config::{Config, Failback, GroupConfig, Kind, NodeConfig, Reso
 use oarlock_core::entry::{Entry, FirstCopy, Moved, Proof, SetVersion};
 use oarlock_core::ids::{CopyId, GroupId, NodeId, ResourceId, VoterId};
 use oarlock_core::message::{CopyReport, GroupReport, Report, ResourceReport};
-use oarlock_core::resource::postgresql::Lsn;
+use oarlock_core::resource::database::Position;
 use oarlock_core::state::{GroupState, NodeState, Owner, State};
 use oarlock_core::time::Span;
 use proptest::collection::{btree_map, btree_set, vec};
@@ -113,7 +113,7 @@ fn group_report() -> impl Strategy<Value = GroupReport> {
     let copy = (copy(), any::<bool>(), 6_u64..8).prop_map(|(copy, streaming, system)| CopyReport {
         copy,
         system,
-        position: Lsn(1),
+        position: Position(1),
         streaming,
     });
     let resource = (word(), 0_u32..4, option::of(word())).prop_map(|(state, failures, reason)| ResourceReport {

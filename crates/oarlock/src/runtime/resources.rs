@@ -77,7 +77,7 @@ impl Resources {
                     let pg = postgresql_settings(&name, database, settings, id, around).await?;
                     resources.names.insert(pg.task_name(), id);
                     let (events, queue) = mpsc::channel(WAITING);
-                    forward(id, queue, around.inner.clone(), Observation::Postgresql);
+                    forward(id, queue, around.inner.clone(), Observation::Database);
                     Agent::Postgresql(PgAgent::spawn(pg, launcher, events))
                 }
                 ResourceKind::Service(service) => {
@@ -97,7 +97,7 @@ impl Resources {
     pub fn drive(&self, order: Order) {
         let taken = match (self.agents.get(&order.resource), order.command) {
             (Some(Agent::Address { commands, .. }), Command::Address(command)) => commands.try_send(command).is_ok(),
-            (Some(Agent::Postgresql(agent)), Command::Postgresql(command)) => {
+            (Some(Agent::Postgresql(agent)), Command::Database(command)) => {
                 agent.send(command);
                 true
             }

@@ -3,7 +3,7 @@
 use crate::bench::{Bench, insert, right};
 use crate::failover::{SOON, join, serve_alone, streams};
 use oarlock_core::ids::NodeId;
-use oarlock_core::resource::postgresql::{PgCommand, PgObservation};
+use oarlock_core::resource::database::{DataCommand, DataObservation};
 
 /// A configuration broken while the server runs does not stop a change of the guard, and one made
 /// with ALTER SYSTEM over ours is taken back.
@@ -25,10 +25,10 @@ async fn our_settings_stay_in_force() {
     a.configure(&a.settings.files.config, "\nwrok_mem = '4MB'\n");
     a.guard(&[], 1).await;
     assert!(a.notes.iter().any(|note| note.contains("wrok_mem")), "{:?}", a.notes);
-    a.done(PgCommand::Kill, PgObservation::Stopped).await;
-    a.done(PgCommand::StartPrimary { guard: right(2) }, PgObservation::Started).await;
-    a.done(PgCommand::Kill, PgObservation::Stopped).await;
-    b.done(PgCommand::Kill, PgObservation::Stopped).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.done(DataCommand::StartPrimary { guard: right(2) }, DataObservation::Started).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    b.done(DataCommand::Kill, DataObservation::Stopped).await;
 }
 
 /// Access rules are taken over when they change; broken ones are reported with their place.
@@ -43,12 +43,12 @@ async fn access_rules_are_the_administrators() {
     a.until("taken over", |a| a.notes.iter().any(|note| note.contains("access files"))).await;
     assert!(a.client().await.is_err());
     std::fs::write(&hba, "host all all nonsense\n").unwrap();
-    let reason = a.failed(PgCommand::Open).await;
+    let reason = a.failed(DataCommand::Open).await;
     assert!(reason.contains("hint: correct"), "{reason}");
     std::fs::write(&hba, good).unwrap();
-    a.done(PgCommand::Open, PgObservation::Opened).await;
+    a.done(DataCommand::Open, DataObservation::Opened).await;
     assert!(insert(&a.client().await.unwrap(), 1, SOON).await);
-    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
 }
 
 /// A primary with more connections than the standby's file says: the standby is raised to it.
@@ -60,16 +60,16 @@ async fn a_standby_is_raised_to_its_primary() {
     join(&mut b, &mut a, 1).await;
     // Only here: the standby has a file of its own.
     a.configure(&a.settings.files.config, "\nmax_connections = 123\n");
-    a.done(PgCommand::Stop, PgObservation::Stopped).await;
-    a.done(PgCommand::StartPrimary { guard: right(2) }, PgObservation::Started).await;
+    a.done(DataCommand::Stop, DataObservation::Stopped).await;
+    a.done(DataCommand::StartPrimary { guard: right(2) }, DataObservation::Started).await;
     a.guard(&[], 2).await;
-    b.done(PgCommand::Follow { upstream: a.id, epoch: 2 }, PgObservation::Started).await;
+    b.done(DataCommand::Follow { upstream: a.id, epoch: 2 }, DataObservation::Started).await;
     b.until("ended to be raised", |b| b.exited.is_some()).await;
     assert!(b.exited.as_deref().unwrap().contains("max_connections = 123"));
-    b.done(PgCommand::Follow { upstream: a.id, epoch: 2 }, PgObservation::Started).await;
+    b.done(DataCommand::Follow { upstream: a.id, epoch: 2 }, DataObservation::Started).await;
     assert!(b.notes.iter().any(|note| note.contains("max_connections")), "{:?}", b.notes);
     a.until("standby streams", |a| streams(a, NodeId(2))).await;
     a.guard(&[2], 2).await;
-    b.done(PgCommand::Kill, PgObservation::Stopped).await;
-    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+    b.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
 }

@@ -9,7 +9,7 @@ use oarlock::secrets::ClusterSecrets;
 use oarlock_core::config::Timing;
 use oarlock_core::ids::{CopyId, NodeId};
 use oarlock_core::resource::Guard;
-use oarlock_core::resource::postgresql::{Data, Lsn, PgCommand, PgObservation, PgStatus};
+use oarlock_core::resource::database::{Data, DataCommand, DataObservation, DataStatus, Position};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
@@ -41,12 +41,12 @@ pub struct Node {
     pub settings: PgSettings,
     pub handle: PgHandle,
     pub launcher: DirectLauncher,
-    events: mpsc::Receiver<PgObservation>,
+    events: mpsc::Receiver<DataObservation>,
     /// Whom the launcher's notices go to.
     route: Arc<Mutex<PgHandle>>,
     /// What was told beside the answers.
     pub notes: Vec<String>,
-    pub status: Option<PgStatus>,
+    pub status: Option<DataStatus>,
     pub exited: Option<String>,
 }
 
@@ -189,14 +189,14 @@ impl Node {
     }
 
     /// Gives a command and returns its answer.
-    pub async fn ask(&mut self, command: PgCommand) -> PgObservation {
+    pub async fn ask(&mut self, command: DataCommand) -> DataObservation {
         let what = format!("{command:?}");
         self.handle.send(command);
         self.answer(&what).await
     }
 
     /// The next answer; what comes beside it is kept.
-    pub async fn answer(&mut self, what: &str) -> PgObservation {
+    pub async fn answer(&mut self, what: &str) -> DataObservation {
         let start = Instant::now();
         let deadline = tokio::time::sleep(PATIENCE);
         tokio::pin!(deadline);
@@ -213,14 +213,14 @@ impl Node {
         }
     }
 
-    fn keep(&mut self, event: PgObservation) -> Option<PgObservation> {
+    fn keep(&mut self, event: DataObservation) -> Option<DataObservation> {
         match event {
-            PgObservation::Status(status) => self.status = Some(status),
-            PgObservation::Note { text } => {
+            DataObservation::Status(status) => self.status = Some(status),
+            DataObservation::Note { text } => {
                 println!("{} note: {text}", self.id);
                 self.notes.push(text);
             }
-            PgObservation::Exited { reason } => {
+            DataObservation::Exited { reason } => {
                 println!("{} exited: {reason}", self.id);
                 self.exited = Some(reason);
             }
@@ -252,29 +252,29 @@ impl Node {
         self.exited = None;
     }
 
-    pub async fn done(&mut self, command: PgCommand, expected: PgObservation) {
+    pub async fn done(&mut self, command: DataCommand, expected: DataObservation) {
         let answer = self.ask(command.clone()).await;
         assert_eq!(answer, expected, "{}: {command:?}; log: {}", self.id, self.log());
     }
 
-    pub async fn copy(&mut self, command: PgCommand) -> CopyId {
+    pub async fn copy(&mut self, command: DataCommand) -> CopyId {
         match self.ask(command).await {
-            PgObservation::Inspected(Data::Present { copy, .. }) => copy,
+            DataObservation::Inspected(Data::Present { copy, .. }) => copy,
             other => panic!("{}: {other:?}; log: {}", self.id, self.log()),
         }
     }
 
-    pub async fn guard(&mut self, members: &[u8], epoch: u64) -> Lsn {
+    pub async fn guard(&mut self, members: &[u8], epoch: u64) -> Position {
         let members = members.iter().map(|id| NodeId(*id)).collect();
-        match self.ask(PgCommand::SetGuard { members, epoch }).await {
-            PgObservation::GuardSet { position } => position,
+        match self.ask(DataCommand::SetGuard { members, epoch }).await {
+            DataObservation::GuardSet { position } => position,
             other => panic!("{}: {other:?}; log: {}", self.id, self.log()),
         }
     }
 
-    pub async fn failed(&mut self, command: PgCommand) -> String {
+    pub async fn failed(&mut self, command: DataCommand) -> String {
         match self.ask(command).await {
-            PgObservation::Failed { reason } => reason,
+            DataObservation::Failed { reason } => reason,
             other => panic!("{}: {other:?} instead of a failure", self.id),
         }
     }

@@ -3,7 +3,7 @@
 use crate::bench::{Bench, Node, insert, right};
 use crate::failover::{SOON, join, serve_alone, streams};
 use oarlock_core::ids::NodeId;
-use oarlock_core::resource::postgresql::{Data, PgCommand, PgObservation};
+use oarlock_core::resource::database::{Data, DataCommand, DataObservation};
 use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -24,20 +24,20 @@ async fn an_interrupted_clone_leaves_what_was_there() {
     let (mut a, mut b) = (bench.node(1), bench.node(2));
     serve_alone(&mut a, 1).await;
     join(&mut b, &mut a, 1).await;
-    b.done(PgCommand::Stop, PgObservation::Stopped).await;
-    let before = b.copy(PgCommand::Inspect).await;
-    b.handle.send(PgCommand::Clone { from: a.id });
+    b.done(DataCommand::Stop, DataObservation::Stopped).await;
+    let before = b.copy(DataCommand::Inspect).await;
+    b.handle.send(DataCommand::Clone { from: a.id });
     let start = Instant::now();
     while !beside(&b).iter().any(|name| name == "oarlock-new") {
         assert!(start.elapsed() < SOON * 4);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    b.done(PgCommand::Kill, PgObservation::Stopped).await;
-    assert_eq!(b.copy(PgCommand::Inspect).await, before);
+    b.done(DataCommand::Kill, DataObservation::Stopped).await;
+    assert_eq!(b.copy(DataCommand::Inspect).await, before);
     assert_eq!(beside(&b), Vec::<String>::new());
-    assert_ne!(b.copy(PgCommand::Clone { from: a.id }).await, before);
+    assert_ne!(b.copy(DataCommand::Clone { from: a.id }).await, before);
     assert_eq!(beside(&b), Vec::<String>::new());
-    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
 }
 
 /// A rewind that cannot be done is followed by a clone; what only this copy had is saved once.
@@ -47,30 +47,30 @@ async fn a_failed_rewind_and_a_clone_save_the_tail_once() {
     let (mut a, mut b) = (bench.node(1), bench.node(2));
     serve_alone(&mut a, 1).await;
     join(&mut b, &mut a, 1).await;
-    b.done(PgCommand::Kill, PgObservation::Stopped).await;
+    b.done(DataCommand::Kill, DataObservation::Stopped).await;
     assert!(insert(&a.client().await.unwrap(), 1, SOON).await);
-    a.done(PgCommand::Kill, PgObservation::Stopped).await;
-    b.done(PgCommand::Follow { upstream: a.id, epoch: 1 }, PgObservation::Started).await;
-    b.done(PgCommand::Promote { guard: right(2) }, PgObservation::Promoted).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    b.done(DataCommand::Follow { upstream: a.id, epoch: 1 }, DataObservation::Started).await;
+    b.done(DataCommand::Promote { guard: right(2) }, DataObservation::Promoted).await;
     b.guard(&[], 2).await;
-    b.done(PgCommand::Open, PgObservation::Opened).await;
+    b.done(DataCommand::Open, DataObservation::Opened).await;
     // A file that a rewind cannot replace.
     let obstacle = a.settings.data_dir.join("PG_VERSION");
     fs::remove_file(&obstacle).unwrap();
     fs::create_dir(&obstacle).unwrap();
     fs::write(obstacle.join("x"), "x").unwrap();
-    let reason = a.failed(PgCommand::Rewind { from: b.id }).await;
+    let reason = a.failed(DataCommand::Rewind { from: b.id }).await;
     assert!(reason.contains("pg_rewind"), "{reason}");
-    assert_eq!(a.ask(PgCommand::Inspect).await, PgObservation::Inspected(Data::Absent), "neither old nor new");
-    a.copy(PgCommand::Clone { from: b.id }).await;
+    assert_eq!(a.ask(DataCommand::Inspect).await, DataObservation::Inspected(Data::Absent), "neither old nor new");
+    a.copy(DataCommand::Clone { from: b.id }).await;
     let saved = beside(&a);
     assert!(saved.len() == 1 && saved[0].starts_with("divergent-"), "{saved:?}");
     let account = a.settings.data_dir.with_file_name(format!("data.{}", saved[0])).join("account.txt");
     assert!(fs::read_to_string(account).unwrap().contains("COMMIT"));
-    a.done(PgCommand::Follow { upstream: b.id, epoch: 2 }, PgObservation::Started).await;
+    a.done(DataCommand::Follow { upstream: b.id, epoch: 2 }, DataObservation::Started).await;
     b.until("standby streams", |b| streams(b, NodeId(1))).await;
-    b.done(PgCommand::Kill, PgObservation::Stopped).await;
-    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+    b.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
 }
 
 /// Every member of three is waited for, not any of them.
@@ -85,13 +85,13 @@ async fn all_of_three_are_waited_for() {
     a.guard(&[2, 3], 1).await;
     let client = a.client().await.unwrap();
     assert!(insert(&client, 1, SOON).await);
-    c.done(PgCommand::Kill, PgObservation::Stopped).await;
+    c.done(DataCommand::Kill, DataObservation::Stopped).await;
     assert!(!insert(&client, 2, Duration::from_millis(700)).await, "acknowledged by one of two");
     a.guard(&[2], 1).await;
     let client = a.client().await.unwrap();
     assert!(insert(&client, 3, SOON).await);
-    b.done(PgCommand::Kill, PgObservation::Stopped).await;
-    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+    b.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
 }
 
 /// Things that stop a start are said with what can be done.
@@ -99,13 +99,13 @@ async fn all_of_three_are_waited_for() {
 async fn a_taken_port_is_named() {
     let Some(bench) = Bench::new(1) else { return };
     let mut a = bench.node(1);
-    a.copy(PgCommand::Initialize).await;
+    a.copy(DataCommand::Initialize).await;
     let taken = TcpListener::bind(("127.0.0.1", a.settings.port)).unwrap();
-    let reason = a.failed(PgCommand::StartPrimary { guard: right(1) }).await;
+    let reason = a.failed(DataCommand::StartPrimary { guard: right(1) }).await;
     assert!(reason.contains(&format!("uses port {}", a.settings.port)), "{reason}");
     drop(taken);
-    a.done(PgCommand::StartPrimary { guard: right(1) }, PgObservation::Started).await;
-    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+    a.done(DataCommand::StartPrimary { guard: right(1) }, DataObservation::Started).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
 }
 
 /// A standby whose upstream is better reached otherwise goes there at once.
@@ -123,6 +123,6 @@ async fn links_may_change() {
     b.until_receiver_at("127.0.0.2,127.0.0.1").await;
     a.forget();
     a.until("standby streams", |a| streams(a, NodeId(2))).await;
-    b.done(PgCommand::Kill, PgObservation::Stopped).await;
-    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+    b.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
 }

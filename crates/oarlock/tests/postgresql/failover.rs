@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, Node, insert, right, rows};
 use oarlock_core::ids::NodeId;
-use oarlock_core::resource::postgresql::{PgCommand, PgObservation, Running};
+use oarlock_core::resource::database::{DataCommand, DataObservation, Running};
 use std::time::{Duration, Instant};
 
 /// Time enough for a commit that is acknowledged at all.
@@ -12,17 +12,17 @@ const A_WHILE: Duration = Duration::from_millis(500);
 
 /// A new primary in service, alone.
 pub async fn serve_alone(node: &mut Node, epoch: u64) {
-    node.copy(PgCommand::Initialize).await;
-    node.done(PgCommand::StartPrimary { guard: right(epoch) }, PgObservation::Started).await;
+    node.copy(DataCommand::Initialize).await;
+    node.done(DataCommand::StartPrimary { guard: right(epoch) }, DataObservation::Started).await;
     node.guard(&[], epoch).await;
-    node.done(PgCommand::Open, PgObservation::Opened).await;
+    node.done(DataCommand::Open, DataObservation::Opened).await;
     node.make_client_role().await;
 }
 
 /// A clone of `from` that streams.
 pub async fn join(node: &mut Node, from: &mut Node, epoch: u64) {
-    node.copy(PgCommand::Clone { from: from.id }).await;
-    node.done(PgCommand::Follow { upstream: from.id, epoch }, PgObservation::Started).await;
+    node.copy(DataCommand::Clone { from: from.id }).await;
+    node.done(DataCommand::Follow { upstream: from.id, epoch }, DataObservation::Started).await;
     let id = node.id;
     from.until("standby streams", |from| streams(from, id)).await;
 }
@@ -46,15 +46,15 @@ async fn a_failover_and_the_return_of_the_old_primary() {
     }
 
     // The standby is deaf: what is written now stays on A alone, and is not acknowledged.
-    b.done(PgCommand::Stop, PgObservation::Stopped).await;
+    b.done(DataCommand::Stop, DataObservation::Stopped).await;
     assert!(!insert(&client, 99, A_WHILE).await, "acknowledged although the standby is gone");
     a.until("commits wait", |a| a.status.as_ref().is_some_and(|status| status.waiting_ms > 100)).await;
-    b.done(PgCommand::Kill, PgObservation::Stopped).await;
-    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+    b.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
 
-    b.done(PgCommand::Follow { upstream: a.id, epoch: 1 }, PgObservation::Started).await;
+    b.done(DataCommand::Follow { upstream: a.id, epoch: 1 }, DataObservation::Started).await;
     let start = Instant::now();
-    b.done(PgCommand::Promote { guard: right(2) }, PgObservation::Promoted).await;
+    b.done(DataCommand::Promote { guard: right(2) }, DataObservation::Promoted).await;
     let promoted = start.elapsed();
     let closed = b.client().await.expect_err("closed to clients");
     assert_eq!(closed.code().map(|code| code.code()), Some("28000"), "{closed}");
@@ -62,17 +62,17 @@ async fn a_failover_and_the_return_of_the_old_primary() {
     b.guard(&[], 2).await;
     let unguarded = start.elapsed();
     let start = Instant::now();
-    b.done(PgCommand::Open, PgObservation::Opened).await;
+    b.done(DataCommand::Open, DataObservation::Opened).await;
     println!("TIMES promote {promoted:.1?}, guard off {unguarded:.1?}, open {:.1?}", start.elapsed());
     let client = b.client().await.unwrap();
     assert_eq!(rows(&client).await, (0..10).collect::<Vec<_>>());
     assert!(insert(&client, 10, SOON).await);
 
-    let before = a.copy(PgCommand::Inspect).await;
-    let after = a.copy(PgCommand::Rewind { from: b.id }).await;
+    let before = a.copy(DataCommand::Inspect).await;
+    let after = a.copy(DataCommand::Rewind { from: b.id }).await;
     assert_ne!(before, after, "a rewound copy is another copy");
     assert!(a.notes.iter().any(|note| note.contains("1 commits")), "{:?}", a.notes);
-    a.done(PgCommand::Follow { upstream: b.id, epoch: 2 }, PgObservation::Started).await;
+    a.done(DataCommand::Follow { upstream: b.id, epoch: 2 }, DataObservation::Started).await;
     b.until("old primary streams", |b| streams(b, NodeId(1))).await;
     b.guard(&[1], 2).await;
     assert!(insert(&client, 11, SOON).await);
@@ -81,18 +81,18 @@ async fn a_failover_and_the_return_of_the_old_primary() {
     // And home again, planned.
     b.forget();
     let start = Instant::now();
-    b.done(PgCommand::HandOver { standby: a.id }, PgObservation::Stopped).await;
-    a.done(PgCommand::Promote { guard: right(3) }, PgObservation::Promoted).await;
+    b.done(DataCommand::HandOver { standby: a.id }, DataObservation::Stopped).await;
+    a.done(DataCommand::Promote { guard: right(3) }, DataObservation::Promoted).await;
     a.guard(&[], 3).await;
-    a.done(PgCommand::Open, PgObservation::Opened).await;
+    a.done(DataCommand::Open, DataObservation::Opened).await;
     println!("TIMES switchover {:.1?}", start.elapsed());
     let client = a.client().await.unwrap();
     assert_eq!(rows(&client).await, (0..12).collect::<Vec<_>>());
-    b.copy(PgCommand::Rewind { from: a.id }).await;
+    b.copy(DataCommand::Rewind { from: a.id }).await;
     assert_eq!(b.notes, Vec::<String>::new(), "a planned switchover leaves no tail");
-    b.done(PgCommand::Follow { upstream: a.id, epoch: 3 }, PgObservation::Started).await;
+    b.done(DataCommand::Follow { upstream: a.id, epoch: 3 }, DataObservation::Started).await;
     a.until("standby streams", |a| streams(a, NodeId(2))).await;
     a.guard(&[2], 3).await;
-    b.done(PgCommand::Stop, PgObservation::Stopped).await;
-    a.done(PgCommand::Stop, PgObservation::Stopped).await;
+    b.done(DataCommand::Stop, DataObservation::Stopped).await;
+    a.done(DataCommand::Stop, DataObservation::Stopped).await;
 }

@@ -3,7 +3,7 @@
 use crate::bench::{Bench, insert, right, rows, signal};
 use crate::failover::{SOON, join, serve_alone, streams};
 use oarlock_core::ids::NodeId;
-use oarlock_core::resource::postgresql::{Data, PgCommand, PgObservation, Running};
+use oarlock_core::resource::database::{Data, DataCommand, DataObservation, Running};
 use rustix::process::Signal;
 use std::time::Instant;
 
@@ -21,12 +21,12 @@ async fn a_restarted_agent_adopts_the_server() {
     a.restart_agent();
     b.restart_agent();
     for (node, expected) in [(&mut a, Running::Primary), (&mut b, Running::Standby)] {
-        match node.ask(PgCommand::Inspect).await {
-            PgObservation::Inspected(Data::Present { running, .. }) => assert_eq!(running, Some(expected)),
+        match node.ask(DataCommand::Inspect).await {
+            DataObservation::Inspected(Data::Present { running, .. }) => assert_eq!(running, Some(expected)),
             other => panic!("{other:?}"),
         }
     }
-    b.done(PgCommand::Follow { upstream: a.id, epoch: 1 }, PgObservation::Started).await;
+    b.done(DataCommand::Follow { upstream: a.id, epoch: 1 }, DataObservation::Started).await;
     a.until("standby streams", |a| streams(a, NodeId(2))).await;
     assert!(insert(&client, 2, SOON).await, "the client's connection is the same");
     a.guard(&[2], 1).await;
@@ -36,16 +36,16 @@ async fn a_restarted_agent_adopts_the_server() {
     signal(&[main], Signal::KILL);
     a.until("ended", |a| a.exited.is_some()).await;
     a.forget();
-    a.done(PgCommand::StartPrimary { guard: right(2) }, PgObservation::Started).await;
-    b.done(PgCommand::Follow { upstream: a.id, epoch: 2 }, PgObservation::Started).await;
+    a.done(DataCommand::StartPrimary { guard: right(2) }, DataObservation::Started).await;
+    b.done(DataCommand::Follow { upstream: a.id, epoch: 2 }, DataObservation::Started).await;
     a.until("standby streams", |a| streams(a, NodeId(2))).await;
     a.guard(&[2], 2).await;
-    a.done(PgCommand::Open, PgObservation::Opened).await;
+    a.done(DataCommand::Open, DataObservation::Opened).await;
     assert_eq!(rows(&a.client().await.unwrap()).await, [1, 2, 3]);
     signal(&[b.postmaster().await], Signal::INT);
     b.until("ended", |b| b.exited.is_some()).await;
     assert!(b.exited.as_deref().unwrap().contains("exit code 0"), "a clean end that nobody asked for is one too");
-    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
 }
 
 /// A server that hangs, as a whole or only its main process, is told to be sick, and well again.
@@ -66,7 +66,7 @@ async fn a_frozen_server_is_sick() {
     }
     let frozen = a.processes().await;
     signal(&frozen, Signal::STOP);
-    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
 }
 
 /// A hand-over that cannot be done changes nothing for anybody.
@@ -84,7 +84,7 @@ async fn a_hand_over_to_a_deaf_standby_is_called_off() {
     // This one waits for the deaf standby, and is answered by it in the end.
     let waiting = tokio::spawn(async move { insert(&client, 2, SOON * 4).await });
     a.until("commit waits", |a| a.status.as_ref().is_some_and(|status| status.waiting_ms > 0)).await;
-    let reason = a.failed(PgCommand::HandOver { standby: b.id }).await;
+    let reason = a.failed(DataCommand::HandOver { standby: b.id }).await;
     assert!(reason.contains("no answer within"), "{reason}");
     assert!(a.client().await.is_err(), "what clients saw is not on the standby yet");
     signal(&standby, Signal::CONT);
@@ -93,9 +93,9 @@ async fn a_hand_over_to_a_deaf_standby_is_called_off() {
     let client = a.client().await.unwrap();
     assert!(insert(&client, 3, SOON).await);
     assert_eq!(rows(&client).await, [1, 2, 3]);
-    a.done(PgCommand::HandOver { standby: b.id }, PgObservation::Stopped).await;
-    b.done(PgCommand::Promote { guard: right(2) }, PgObservation::Promoted).await;
-    b.done(PgCommand::Open, PgObservation::Opened).await;
+    a.done(DataCommand::HandOver { standby: b.id }, DataObservation::Stopped).await;
+    b.done(DataCommand::Promote { guard: right(2) }, DataObservation::Promoted).await;
+    b.done(DataCommand::Open, DataObservation::Opened).await;
     assert_eq!(rows(&b.client().await.unwrap()).await, [1, 2, 3]);
-    b.done(PgCommand::Kill, PgObservation::Stopped).await;
+    b.done(DataCommand::Kill, DataObservation::Stopped).await;
 }

@@ -3,7 +3,7 @@
 use crate::bench::{Bench, insert, right};
 use crate::failover::serve_alone;
 use oarlock_core::ids::NodeId;
-use oarlock_core::resource::postgresql::{Data, PgCommand, PgObservation};
+use oarlock_core::resource::database::{Data, DataCommand, DataObservation};
 use std::fs;
 use std::time::Duration;
 
@@ -16,22 +16,22 @@ async fn nothing_is_acknowledged_without_a_proven_guard() {
     let Some(bench) = Bench::new(2) else { return };
     let mut a = bench.node(1);
     serve_alone(&mut a, 1).await;
-    let reason = a.failed(PgCommand::SetGuard { members: vec![NodeId(2)], epoch: 1 }).await;
+    let reason = a.failed(DataCommand::SetGuard { members: vec![NodeId(2)], epoch: 1 }).await;
     assert!(reason.contains("server2_1"), "{reason}");
     let client = a.client().await.unwrap();
     assert!(insert(&client, 1, A_WHILE).await, "a guard that could not be set stalls nobody");
 
-    a.done(PgCommand::Kill, PgObservation::Stopped).await;
-    a.done(PgCommand::StartPrimary { guard: right(2) }, PgObservation::Started).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.done(DataCommand::StartPrimary { guard: right(2) }, DataObservation::Started).await;
     assert_eq!(a.launcher.guard("db"), Some(right(2)));
     assert!(a.client().await.is_err(), "closed after a start");
-    a.done(PgCommand::Open, PgObservation::Opened).await;
+    a.done(DataCommand::Open, DataObservation::Opened).await;
     let client = a.client().await.unwrap();
     assert!(!insert(&client, 2, A_WHILE).await, "acknowledged without a guard");
     a.guard(&[], 2).await;
     let client = a.client().await.unwrap();
     assert!(insert(&client, 3, A_WHILE).await);
-    a.done(PgCommand::Kill, PgObservation::Stopped).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
 }
 
 /// What is not ours is left alone, with a reason and a hint.
@@ -40,17 +40,17 @@ async fn strange_directories_are_left_alone() {
     let Some(bench) = Bench::new(1) else { return };
     let mut a = bench.node(1);
     let data = a.settings.data_dir.clone();
-    a.done(PgCommand::Inspect, PgObservation::Inspected(Data::Absent)).await;
+    a.done(DataCommand::Inspect, DataObservation::Inspected(Data::Absent)).await;
     fs::create_dir(&data).unwrap();
-    a.done(PgCommand::Inspect, PgObservation::Inspected(Data::Absent)).await;
+    a.done(DataCommand::Inspect, DataObservation::Inspected(Data::Absent)).await;
     fs::write(data.join("precious"), "x").unwrap();
-    let answer = a.ask(PgCommand::Inspect).await;
-    assert!(matches!(answer, PgObservation::Inspected(Data::Foreign { .. })), "{answer:?}");
-    let reason = a.failed(PgCommand::Initialize).await;
+    let answer = a.ask(DataCommand::Inspect).await;
+    assert!(matches!(answer, DataObservation::Inspected(Data::Foreign { .. })), "{answer:?}");
+    let reason = a.failed(DataCommand::Initialize).await;
     assert!(reason.contains("not empty") && reason.contains("hint:"), "{reason}");
     fs::write(data.join("PG_VERSION"), "9.6\n").unwrap();
-    let answer = a.ask(PgCommand::Inspect).await;
-    let PgObservation::Inspected(Data::Foreign { reason }) = answer else { panic!("{answer:?}") };
+    let answer = a.ask(DataCommand::Inspect).await;
+    let DataObservation::Inspected(Data::Foreign { reason }) = answer else { panic!("{answer:?}") };
     assert!(reason.contains("version 9.6"), "{reason}");
     assert!(data.join("precious").exists());
 }

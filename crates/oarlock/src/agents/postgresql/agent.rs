@@ -6,7 +6,7 @@ use super::error::Result;
 use super::probe::{self, Board};
 use super::{monitor, upkeep};
 use crate::agents::launcher::{Exit, Launcher};
-use oarlock_core::resource::postgresql::{PgCommand, PgObservation};
+use oarlock_core::resource::database::{DataCommand, DataObservation};
 use std::collections::VecDeque;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
@@ -14,9 +14,9 @@ use tokio::task::{JoinHandle, JoinSet};
 pub(super) struct Agent<L> {
     context: Shared<L>,
     /// The command under way.
-    work: Option<JoinHandle<PgObservation>>,
+    work: Option<JoinHandle<DataObservation>>,
     /// Commands that came too early.
-    waiting: VecDeque<PgCommand>,
+    waiting: VecDeque<DataCommand>,
     /// What looks after a server that is up.
     watchers: JoinSet<()>,
     /// Which one that is.
@@ -46,9 +46,9 @@ impl<L: Launcher> Agent<L> {
 
     async fn receive(&mut self, message: Message) {
         match message {
-            Message::Command(PgCommand::Kill) => {
+            Message::Command(DataCommand::Kill) => {
                 self.interrupt().await;
-                self.begin(PgCommand::Kill);
+                self.begin(DataCommand::Kill);
             }
             Message::Command(command) if self.work.is_some() => self.waiting.push_back(command),
             Message::Command(command) => self.begin(command),
@@ -61,7 +61,7 @@ impl<L: Launcher> Agent<L> {
         }
     }
 
-    fn begin(&mut self, command: PgCommand) {
+    fn begin(&mut self, command: DataCommand) {
         let context = self.context.clone();
         self.work = Some(tokio::spawn(async move { context.carry_out(command).await }));
     }
@@ -75,7 +75,7 @@ impl<L: Launcher> Agent<L> {
         }
     }
 
-    async fn answered(&mut self, observation: PgObservation) {
+    async fn answered(&mut self, observation: DataObservation) {
         self.work = None;
         self.watch();
         self.context.tell(observation).await;
@@ -120,57 +120,57 @@ impl<L: Launcher> Agent<L> {
         self.context.server().phase = Phase::Down;
         self.watch();
         let reason = format!("the server ended by itself ({}): {said}", exit.ended);
-        self.context.tell(PgObservation::Exited { reason }).await;
+        self.context.tell(DataObservation::Exited { reason }).await;
     }
 }
 
 /// The answer of the command under way; never, when there is none.
-async fn finished(work: &mut Option<JoinHandle<PgObservation>>) -> PgObservation {
+async fn finished(work: &mut Option<JoinHandle<DataObservation>>) -> DataObservation {
     match work {
         Some(handle) => handle
             .await
-            .unwrap_or_else(|error| PgObservation::Failed { reason: format!("the command broke off: {error}") }),
+            .unwrap_or_else(|error| DataObservation::Failed { reason: format!("the command broke off: {error}") }),
         None => std::future::pending().await,
     }
 }
 
 impl<L: Launcher> Context<L> {
     /// Carries a command out and says how it ended.
-    async fn carry_out(&self, command: PgCommand) -> PgObservation {
+    async fn carry_out(&self, command: DataCommand) -> DataObservation {
         let start = std::time::Instant::now();
         let name = format!("{command:?}");
         let result = self.dispatch(command).await;
         let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let observation = result.unwrap_or_else(|error| PgObservation::Failed { reason: error.in_words() });
+        let observation = result.unwrap_or_else(|error| DataObservation::Failed { reason: error.in_words() });
         tracing::debug!(resource = self.settings.name, ms, "{name}: {observation:?}");
         observation
     }
 
-    async fn dispatch(&self, command: PgCommand) -> Result<PgObservation> {
+    async fn dispatch(&self, command: DataCommand) -> Result<DataObservation> {
         match command {
-            PgCommand::Inspect => return self.inspect().await.map(PgObservation::Inspected),
-            PgCommand::Initialize => self.initialize().await?,
-            PgCommand::Clone { from } => self.clone_from(from).await?,
-            PgCommand::Rewind { from } => self.rewind(from).await?,
-            PgCommand::Follow { upstream, epoch } => {
-                return self.follow(upstream, epoch).await.map(|()| PgObservation::Started);
+            DataCommand::Inspect => return self.inspect().await.map(DataObservation::Inspected),
+            DataCommand::Initialize => self.initialize().await?,
+            DataCommand::Clone { from } => self.clone_from(from).await?,
+            DataCommand::Rewind { from } => self.rewind(from).await?,
+            DataCommand::Follow { upstream, epoch } => {
+                return self.follow(upstream, epoch).await.map(|()| DataObservation::Started);
             }
-            PgCommand::StartPrimary { guard } => {
-                return self.start_primary(guard).await.map(|()| PgObservation::Started);
+            DataCommand::StartPrimary { guard } => {
+                return self.start_primary(guard).await.map(|()| DataObservation::Started);
             }
-            PgCommand::Promote { guard } => return self.promote(guard).await.map(|()| PgObservation::Promoted),
-            PgCommand::SetGuard { members, epoch } => {
+            DataCommand::Promote { guard } => return self.promote(guard).await.map(|()| DataObservation::Promoted),
+            DataCommand::SetGuard { members, epoch } => {
                 let position = self.set_guard(&members, epoch).await?;
-                return Ok(PgObservation::GuardSet { position });
+                return Ok(DataObservation::GuardSet { position });
             }
-            PgCommand::Open => return self.open().await.map(|()| PgObservation::Opened),
-            PgCommand::HandOver { standby } => {
-                return self.hand_over(standby).await.map(|()| PgObservation::Stopped);
+            DataCommand::Open => return self.open().await.map(|()| DataObservation::Opened),
+            DataCommand::HandOver { standby } => {
+                return self.hand_over(standby).await.map(|()| DataObservation::Stopped);
             }
-            PgCommand::Kill => return self.kill().await.map(|()| PgObservation::Stopped),
-            PgCommand::Stop => return self.stop().await.map(|()| PgObservation::Stopped),
+            DataCommand::Kill => return self.kill().await.map(|()| DataObservation::Stopped),
+            DataCommand::Stop => return self.stop().await.map(|()| DataObservation::Stopped),
         }
-        self.inspect().await.map(PgObservation::Inspected)
+        self.inspect().await.map(DataObservation::Inspected)
     }
 
     /// Members came, went or are reached otherwise: the access file names their addresses, and a

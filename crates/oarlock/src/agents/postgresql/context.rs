@@ -8,7 +8,7 @@ use super::session::Kept;
 use super::settings::{Member, PgSettings};
 use crate::agents::launcher::{Ended, Exit, Launcher};
 use oarlock_core::ids::NodeId;
-use oarlock_core::resource::postgresql::{Lsn, PgObservation, Running};
+use oarlock_core::resource::database::{DataObservation, Position, Running};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,7 +49,7 @@ pub(super) struct Server {
     pub following: Option<(NodeId, u64)>,
     /// Clients were shut out for a hand-over that failed: let them in once every member has
     /// flushed this far.
-    pub reopen_at: Option<Lsn>,
+    pub reopen_at: Option<Position>,
     /// Where in the log this run began.
     pub log_offset: u64,
 }
@@ -58,7 +58,7 @@ pub(super) struct Server {
 pub(super) struct Context<L> {
     pub settings: PgSettings,
     pub launcher: L,
-    pub events: mpsc::Sender<PgObservation>,
+    pub events: mpsc::Sender<DataObservation>,
     /// Makes the monitor look at once.
     pub look: Notify,
     /// Held while a generated file is written and taken over: one change at a time.
@@ -73,7 +73,7 @@ pub(super) struct Context<L> {
 pub(super) type Shared<L> = Arc<Context<L>>;
 
 impl<L: Launcher> Context<L> {
-    pub fn new(settings: PgSettings, launcher: L, events: mpsc::Sender<PgObservation>) -> Shared<L> {
+    pub fn new(settings: PgSettings, launcher: L, events: mpsc::Sender<DataObservation>) -> Shared<L> {
         let server = Server {
             phase: Phase::Down,
             pid: 0,
@@ -125,13 +125,13 @@ impl<L: Launcher> Context<L> {
     }
 
     /// Tells the core something; an owner that is gone does not matter.
-    pub async fn tell(&self, observation: PgObservation) {
+    pub async fn tell(&self, observation: DataObservation) {
         let _ = self.events.send(observation).await;
     }
 
     pub async fn note(&self, text: String) {
         tracing::info!(resource = self.settings.name, "{text}");
-        self.tell(PgObservation::Note { text }).await;
+        self.tell(DataObservation::Note { text }).await;
     }
 
     /// A process has ended: wakes whoever waits for that.

@@ -4,7 +4,7 @@ use super::conf::REPLAY_LIMITS;
 use super::context::Context;
 use super::error::{PgError, Result};
 use crate::agents::launcher::Launcher;
-use oarlock_core::resource::postgresql::Lsn;
+use oarlock_core::resource::database::Position;
 use std::collections::BTreeMap;
 
 /// What we use of it.
@@ -19,9 +19,9 @@ pub(super) struct Control {
     /// Timeline of the latest checkpoint.
     pub timeline: u32,
     /// Where the latest checkpoint's record begins.
-    pub checkpoint: Lsn,
+    pub checkpoint: Position,
     /// A standby's end of recovery, zero on a primary.
-    pub min_recovery: Lsn,
+    pub min_recovery: Position,
     /// Timeline of that.
     pub min_recovery_timeline: u32,
     /// Size of a WAL segment in bytes.
@@ -51,7 +51,7 @@ pub(super) fn parse(text: &str) -> Result<Control> {
         let value = field(name)?;
         value.parse().map_err(|_| PgError::other(format!("pg_controldata: {name}: \"{value}\"")))
     };
-    let position = |name: &str| -> Result<Lsn> {
+    let position = |name: &str| -> Result<Position> {
         let value = field(name)?;
         parse_lsn(value).ok_or_else(|| PgError::other(format!("pg_controldata: {name}: \"{value}\"")))
     };
@@ -78,15 +78,15 @@ pub(super) fn parse(text: &str) -> Result<Control> {
 }
 
 /// Reads a position as PostgreSQL prints it, for instance `16/B374D848`.
-pub(super) fn parse_lsn(text: &str) -> Option<Lsn> {
+pub(super) fn parse_lsn(text: &str) -> Option<Position> {
     let (high, low) = text.split_once('/')?;
     let high = u64::from(u32::from_str_radix(high, 16).ok()?);
     let low = u64::from(u32::from_str_radix(low, 16).ok()?);
-    Some(Lsn(high << 32 | low))
+    Some(Position(high << 32 | low))
 }
 
 /// Prints a position as PostgreSQL does.
-pub(super) fn format_lsn(position: Lsn) -> String {
+pub(super) fn format_lsn(position: Position) -> String {
     format!("{:X}/{:X}", position.0 >> 32, position.0 & 0xFFFF_FFFF)
 }
 
@@ -96,8 +96,8 @@ mod tests {
 
     #[test]
     fn positions_are_read_and_printed() {
-        assert_eq!(parse_lsn("16/B374D848"), Some(Lsn(0x16_B374_D848)));
-        assert_eq!(format_lsn(Lsn(0x16_B374_D848)), "16/B374D848");
+        assert_eq!(parse_lsn("16/B374D848"), Some(Position(0x16_B374_D848)));
+        assert_eq!(format_lsn(Position(0x16_B374_D848)), "16/B374D848");
         assert_eq!(parse_lsn("16B374D848"), None);
     }
 

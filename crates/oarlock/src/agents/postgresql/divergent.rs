@@ -6,7 +6,7 @@ use super::error::{PgError, Result};
 use super::files;
 use super::layout::{beside, dated};
 use oarlock_core::ids::CopyId;
-use oarlock_core::resource::postgresql::Lsn;
+use oarlock_core::resource::database::Position;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ pub(super) struct Fork {
     /// On this timeline.
     pub timeline: u32,
     /// From this position on.
-    pub position: Lsn,
+    pub position: Position,
 }
 
 /// Where `own` leaves `source`; `None` when both are the same history.
@@ -42,15 +42,15 @@ pub(super) fn fork(own: &History, source: &History) -> Option<Fork> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct History {
     /// Former timelines and where each was left.
-    pub past: Vec<(u32, Lsn)>,
+    pub past: Vec<(u32, Position)>,
     /// The timeline it is on.
     pub current: u32,
 }
 
 impl History {
     /// All timelines, oldest first, with where each ends.
-    fn timelines(&self) -> impl Iterator<Item = (u32, Lsn)> {
-        self.past.iter().copied().chain([(self.current, Lsn(u64::MAX))])
+    fn timelines(&self) -> impl Iterator<Item = (u32, Position)> {
+        self.past.iter().copied().chain([(self.current, Position(u64::MAX))])
     }
 
     /// Parses a history file (of timeline `current`; empty for the first).
@@ -179,13 +179,13 @@ mod tests {
     const SEGMENT: u64 = 16 * 1024 * 1024;
 
     fn history(past: &[(u32, u64)], current: u32) -> History {
-        History { past: past.iter().map(|(number, end)| (*number, Lsn(*end))).collect(), current }
+        History { past: past.iter().map(|(number, end)| (*number, Position(*end))).collect(), current }
     }
 
     #[test]
     fn forks_are_found() {
         // The other was promoted from our timeline.
-        let at = |timeline, position| Some(Fork { timeline, position: Lsn(position) });
+        let at = |timeline, position| Some(Fork { timeline, position: Position(position) });
         assert_eq!(fork(&history(&[], 1), &history(&[(1, 50)], 2)), at(1, 50));
         // Both were promoted from timeline 1, we later.
         assert_eq!(fork(&history(&[(1, 70)], 3), &history(&[(1, 50)], 2)), at(1, 50));
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn wal_after_the_fork_is_kept() {
-        let fork = Fork { timeline: 2, position: Lsn(5 * SEGMENT + 17) };
+        let fork = Fork { timeline: 2, position: Position(5 * SEGMENT + 17) };
         assert!(is_after("000000020000000000000005", fork, SEGMENT));
         assert!(is_after("000000020000000100000000", fork, SEGMENT));
         assert!(is_after("000000030000000000000005.partial", fork, SEGMENT));

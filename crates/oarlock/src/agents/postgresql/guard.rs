@@ -13,7 +13,7 @@ use super::names;
 use super::session::{Probe, Session, literal};
 use crate::agents::launcher::Launcher;
 use oarlock_core::ids::NodeId;
-use oarlock_core::resource::postgresql::{Lsn, Running};
+use oarlock_core::resource::database::{Position, Running};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(2);
 impl<L: Launcher> Context<L> {
     /// Commits wait for every one of `members`, for none when empty; returns the insert position
     /// read after the proof.
-    pub async fn set_guard(&self, members: &[NodeId], epoch: u64) -> Result<Lsn> {
+    pub async fn set_guard(&self, members: &[NodeId], epoch: u64) -> Result<Position> {
         self.require_up()?;
         if self.server().running != Running::Primary {
             return Err(PgError::other("a standby has no guard to set"));
@@ -50,7 +50,7 @@ impl<L: Launcher> Context<L> {
     }
 
     /// Where the next record goes.
-    pub async fn insert_position(&self, session: &Session) -> Result<Lsn> {
+    pub async fn insert_position(&self, session: &Session) -> Result<Position> {
         let text = session.value("select pg_current_wal_insert_lsn()", self.settings.timing.statement).await?;
         parse_lsn(&text).ok_or_else(|| PgError::other(format!("position \"{text}\"")))
     }
@@ -180,7 +180,7 @@ impl<L: Launcher> Context<L> {
     }
 
     /// How far the standby called `name` has flushed, if it streams.
-    pub async fn flushed(&self, session: &Session, name: &str) -> Result<Option<Lsn>> {
+    pub async fn flushed(&self, session: &Session, name: &str) -> Result<Option<Position>> {
         let sql = format!(
             "select flush_lsn from pg_stat_replication where lower(application_name) = lower({}) \
              and state = 'streaming' order by backend_start desc",

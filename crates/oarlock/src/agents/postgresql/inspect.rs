@@ -9,7 +9,7 @@ use super::prepare::{foreign_server, running_server};
 use super::session::{Commits, Session};
 use crate::agents::launcher::Launcher;
 use oarlock_core::ids::CopyId;
-use oarlock_core::resource::postgresql::{Data, Running};
+use oarlock_core::resource::database::{Data, Running};
 use std::fs;
 use std::path::Path;
 

@@ -34,7 +34,7 @@ mod source;
 mod upkeep;
 
 use super::launcher::{Exit, Launcher};
-use oarlock_core::resource::postgresql::{PgCommand, PgObservation};
+use oarlock_core::resource::database::{DataCommand, DataObservation};
 pub use settings::{Member, PgSettings, PgTiming, ServerUser, UserFiles, debian_bin_dir};
 use tokio::sync::mpsc;
 
@@ -44,7 +44,7 @@ pub struct PgAgent;
 /// What is sent to the agent's task.
 #[derive(Debug)]
 enum Message {
-    Command(PgCommand),
+    Command(DataCommand),
     Exited(Exit),
     Members(Vec<Member>),
 }
@@ -57,7 +57,7 @@ pub struct PgHandle {
 
 impl PgAgent {
     /// Starts the agent on the current runtime. It does nothing before its first command.
-    pub fn spawn(settings: PgSettings, launcher: impl Launcher, events: mpsc::Sender<PgObservation>) -> PgHandle {
+    pub fn spawn(settings: PgSettings, launcher: impl Launcher, events: mpsc::Sender<DataObservation>) -> PgHandle {
         let (messages, inbox) = mpsc::unbounded_channel();
         let context = context::Context::new(settings, launcher, events);
         tokio::spawn(agent::Agent::new(context).run(inbox));
@@ -67,7 +67,7 @@ impl PgAgent {
 
 impl PgHandle {
     /// Gives a command. The answer comes as an observation.
-    pub fn send(&self, command: PgCommand) {
+    pub fn send(&self, command: DataCommand) {
         let _ = self.messages.send(Message::Command(command));
     }
 

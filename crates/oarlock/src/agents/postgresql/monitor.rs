@@ -7,7 +7,7 @@ use super::names;
 use super::probe::Board;
 use super::session::{Commits, Session};
 use crate::agents::launcher::Launcher;
-use oarlock_core::resource::postgresql::{Lsn, PgObservation, PgStandby, PgStatus, Running};
+use oarlock_core::resource::database::{DataObservation, DataStandby, DataStatus, Position, Running};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,8 +46,8 @@ struct Monitor {
     streamed: u32,
     /// Commits that wait, and since when.
     waiting: BTreeMap<String, Instant>,
-    last: Option<PgStatus>,
-    told: Option<(Instant, PgStatus)>,
+    last: Option<DataStatus>,
+    told: Option<(Instant, DataStatus)>,
 }
 
 const STANDBY: &str = "select 's', pg_is_in_recovery(), \
@@ -60,7 +60,7 @@ const PRIMARY: &str = "select 's', pg_is_in_recovery(), \
     where wait_event = 'SyncRep' and usename is distinct from 'oarlock'";
 
 impl Monitor {
-    async fn look<L: Launcher>(&mut self, context: &Shared<L>) -> Result<PgStatus> {
+    async fn look<L: Launcher>(&mut self, context: &Shared<L>) -> Result<DataStatus> {
         context.warm_up().await?;
         let session = match self.session.take() {
             Some(session) => session,
@@ -75,7 +75,7 @@ impl Monitor {
         let members = context.members();
         let now = Instant::now();
         let mut seen = None;
-        let mut standbys: Vec<PgStandby> = Vec::new();
+        let mut standbys: Vec<DataStandby> = Vec::new();
         let mut waiting = BTreeMap::new();
         let mut overtaken = Vec::new();
         for row in &rows {
@@ -89,7 +89,7 @@ impl Monitor {
                         continue;
                     }
                     let flushed = parse_lsn(text(3)).unwrap_or_default();
-                    standbys.push(PgStandby { node, flushed, streaming: text(2) == "streaming" });
+                    standbys.push(DataStandby { node, flushed, streaming: text(2) == "streaming" });
                 }
                 _ => {
                     let commit = format!("{} {}", text(1), text(2));
@@ -108,7 +108,7 @@ impl Monitor {
         self.waiting = waiting;
         self.session = Some(session);
         let oldest = self.waiting.values().min();
-        Ok(PgStatus {
+        Ok(DataStatus {
             running: if recovery { Running::Standby } else { Running::Primary },
             position: position.unwrap_or_default(),
             streaming: !recovery || self.streamed >= STEADY,
@@ -130,7 +130,7 @@ impl Monitor {
         if changed {
             self.told = Some((Instant::now(), status.clone()));
             let flushed = lowest_flush(context, &status);
-            context.tell(PgObservation::Status(status)).await;
+            context.tell(DataObservation::Status(status)).await;
             if let Some(flushed) = flushed
                 && let Err(error) = context.reopen(flushed).await
             {
@@ -155,18 +155,18 @@ async fn end(session: &Session, overtaken: &[String], within: Duration) -> Resul
 }
 
 /// What can be said of a server that never answered.
-fn blank(running: Running) -> Option<PgStatus> {
+fn blank(running: Running) -> Option<DataStatus> {
     let streaming = running == Running::Primary;
-    Some(PgStatus { running, position: Lsn(0), streaming, standbys: Vec::new(), waiting_ms: 0, sick: None })
+    Some(DataStatus { running, position: Position(0), streaming, standbys: Vec::new(), waiting_ms: 0, sick: None })
 }
 
 /// How far all have flushed that commits wait for; `None` when one of them is missing.
-fn lowest_flush<L: Launcher>(context: &Shared<L>, status: &PgStatus) -> Option<Lsn> {
+fn lowest_flush<L: Launcher>(context: &Shared<L>, status: &DataStatus) -> Option<Position> {
     let server = context.server();
     server.reopen_at?;
     let waited_for = &server.in_force.as_ref()?.names;
     if waited_for.is_empty() {
-        return Some(Lsn(u64::MAX));
+        return Some(Position(u64::MAX));
     }
     let members = context.members();
     let named = members.iter().filter(|member| {
@@ -177,5 +177,5 @@ fn lowest_flush<L: Launcher>(context: &Shared<L>, status: &PgStatus) -> Option<L
         let found = status.standbys.iter().find(|standby| standby.node == member.id && standby.streaming);
         found.map(|standby| standby.flushed)
     });
-    flushes.collect::<Option<Vec<Lsn>>>()?.into_iter().min()
+    flushes.collect::<Option<Vec<Position>>>()?.into_iter().min()
 }

@@ -10,7 +10,7 @@ use super::guard::PROBE;
 use super::session::{Commits, Session};
 use super::settings::PgSettings;
 use crate::agents::launcher::Launcher;
-use oarlock_core::resource::postgresql::Running;
+use oarlock_core::resource::database::Running;
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -10,7 +10,7 @@ use super::session::Session;
 use crate::agents::launcher::Launcher;
 use oarlock_core::ids::NodeId;
 use oarlock_core::resource::Guard;
-use oarlock_core::resource::postgresql::{Lsn, Running};
+use oarlock_core::resource::database::{Position, Running};
 use std::time::{Duration, Instant};
 
 /// The postmaster looks for the trigger file on this signal (versions 12 to 17 and on).
@@ -185,7 +185,7 @@ impl<L: Launcher> Context<L> {
     }
 
     /// Lets clients in again after a hand-over that failed, once `flushed` allows it.
-    pub async fn reopen(&self, flushed: Lsn) -> Result<()> {
+    pub async fn reopen(&self, flushed: Position) -> Result<()> {
         let _one_at_a_time = self.changing.lock().await;
         let due = self.server().reopen_at.is_some_and(|position| flushed >= position);
         if due {

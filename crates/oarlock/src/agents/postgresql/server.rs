@@ -12,7 +12,7 @@ use super::reload::LAST_GOOD;
 use super::session::{AGENT_ROLE, Commits, Kept, Session, identifier};
 use crate::agents::launcher::{Ended, Launcher, SpawnRequest};
 use oarlock_core::resource::Guard;
-use oarlock_core::resource::postgresql::Running;
+use oarlock_core::resource::database::Running;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

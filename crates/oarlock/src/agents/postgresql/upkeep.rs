@@ -8,7 +8,7 @@ use super::error::Result;
 use super::files;
 use super::session::{Commits, Session};
 use crate::agents::launcher::Launcher;
-use oarlock_core::resource::postgresql::{PgObservation, Running};
+use oarlock_core::resource::database::{DataObservation, Running};
 use std::time::{Duration, Instant};
 
 /// Between two rounds.
@@ -138,7 +138,7 @@ impl<L: Launcher> Context<L> {
             if own < least {
                 let reason = format!("replay stopped: the primary has {name} = {least}, this standby {own}");
                 self.kill().await?;
-                self.tell(PgObservation::Exited { reason }).await;
+                self.tell(DataObservation::Exited { reason }).await;
                 break;
             }
         }

@@ -1,17 +1,18 @@
-//! The words between the core and the PostgreSQL agent.
+//! The words between the core and the agent of a database, whatever its engine.
 
 use super::Guard;
 use crate::ids::{CopyId, NodeId};
 use serde::{Deserialize, Serialize};
 
-/// A position in the write-ahead log, in bytes.
+/// A position in a primary's log. Of two positions of one primary the larger is the later; the unit is the
+/// engine's own (PostgreSQL: bytes of write-ahead log; MariaDB: transactions, the GTID's sequence number).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-pub struct Lsn(pub u64);
+pub struct Position(pub u64);
 
 /// Imperatives. One at a time: the next is given after the answer to the last, except `Kill`,
 /// which may interrupt anything (the interrupted command is then not answered).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PgCommand {
+pub enum DataCommand {
     /// Look at the data directory and at a server that may still run in its cgroup (adoption).
     /// Answered by `Inspected`.
     Inspect,
@@ -32,12 +33,12 @@ pub enum PgCommand {
         from: NodeId,
     },
     /// Start as a standby of `upstream`, or point a running standby at it. Its own
-    /// `synchronous_standby_names` is preset so that, once promoted, no commit is acknowledged.
+    /// guard is preset so that, once promoted, no commit is acknowledged.
     /// Answered by `Started` or `Failed`.
     Follow {
         /// The node whose primary is followed.
         upstream: NodeId,
-        /// The epoch of that primary's ownership; part of our `application_name`.
+        /// The epoch of that primary's ownership; part of the name we connect under.
         epoch: u64,
     },
     /// Start as the primary (crash recovery included), closed to clients and with no commit
@@ -53,11 +54,11 @@ pub enum PgCommand {
         guard: Guard,
     },
     /// Commits wait for every one of `members` (guard ON), for none when empty (guard OFF).
-    /// Answered by `GuardSet` once *proven* effective (PROTOCOL §5.5), or `Failed`.
+    /// Answered by `GuardSet` once *proven* effective (PROTOCOL §5.5, §6.1), or `Failed`.
     SetGuard {
         /// Nodes to wait for.
         members: Vec<NodeId>,
-        /// The epoch of our ownership, part of their `application_name`.
+        /// The epoch of our ownership, part of the name they connect under.
         epoch: u64,
     },
     /// Let clients in; on a standby they may only read, and are out again before `Promoted` is told.
@@ -86,9 +87,9 @@ pub enum Data {
     Present {
         /// The copy's number; an adopted directory without one is given one by `Inspect`.
         copy: CopyId,
-        /// PostgreSQL's own identifier of the database cluster.
+        /// The identifier of the database cluster, which all its copies share.
         system: u64,
-        /// True while it is configured as a standby (`standby.signal`).
+        /// True while it is configured as a standby (its files say so).
         standby: bool,
         /// What runs on it now.
         running: Option<Running>,
@@ -112,7 +113,7 @@ pub enum Running {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PgObservation {
+pub enum DataObservation {
     /// Answer to `Inspect`, `Initialize`, `Clone`, `Rewind`.
     Inspected(Data),
     /// The server accepts our own connections.
@@ -122,7 +123,7 @@ pub enum PgObservation {
     /// The guard is proven effective. `position` is the insert position read *after* that proof.
     GuardSet {
         /// A member that has flushed this far holds every write acknowledged before.
-        position: Lsn,
+        position: Position,
     },
     /// Clients are let in.
     Opened,
@@ -141,7 +142,7 @@ pub enum PgObservation {
     },
     /// Regular report of a running server, at least once per second and at once on changes that
     /// matter (a standby connects or leaves, commits begin to wait).
-    Status(PgStatus),
+    Status(DataStatus),
     /// Something the administrator should know: where a divergent tail was saved, that an old one
     /// was removed. Changes nothing.
     Note {
@@ -152,15 +153,15 @@ pub enum PgObservation {
 
 /// State of a running server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PgStatus {
+pub struct DataStatus {
     /// What it is.
     pub running: Running,
     /// Primary: insert position. Standby: last position received and flushed.
-    pub position: Lsn,
+    pub position: Position,
     /// Standby: whether it streams from its upstream. Primary: true.
     pub streaming: bool,
     /// Primary: the standbys connected under the current epoch's name.
-    pub standbys: Vec<PgStandby>,
+    pub standbys: Vec<DataStandby>,
     /// Primary: how long the oldest commit has waited for a standby, in milliseconds; none waits: 0.
     pub waiting_ms: u64,
     /// The deep probe's last verdict (a bounded local write and fsync on a primary, a read on a
@@ -170,11 +171,11 @@ pub struct PgStatus {
 
 /// One connected standby as the primary sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PgStandby {
+pub struct DataStandby {
     /// Which node.
     pub node: NodeId,
     /// Flushed to its disk up to here.
-    pub flushed: Lsn,
+    pub flushed: Position,
     /// In state `streaming`.
     pub streaming: bool,
 }
