@@ -4,7 +4,6 @@ use super::log::Log;
 use super::session::{Session, Target};
 use crate::history::{Line, Read, Stamp};
 use anyhow::{Context, Result};
-use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -41,7 +40,7 @@ pub async fn read(reader: u32, run: String, target: Target, log: Log, mut stop: 
     Ok(())
 }
 
-fn newest(messages: &[SimpleQueryMessage]) -> Result<BTreeMap<u32, i64>> {
+fn newest(messages: &[SimpleQueryMessage]) -> Result<Vec<(u32, i64)>> {
     let rows = messages.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,

@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// How many rows one writer may number before its ids would reach the next writer's.
@@ -126,8 +125,8 @@ pub struct Read {
     pub begun: Stamp,
     /// When its answer was there.
     pub done: Stamp,
-    /// By writer: its newest row.
-    pub newest: BTreeMap<u32, i64>,
+    /// Each writer that had rows, with its newest.
+    pub newest: Vec<(u32, i64)>,
 }
 
 /// One line of a log, as JSON.
@@ -219,6 +218,8 @@ mod tests {
         "\n",
         r#"{"line":"attempt","id":2,"writer":0,"outcome":"refused","begun":{"wall_us":14,"mono_us":4},"sent":null,"done":{"wall_us":15,"mono_us":5},"error":"connect"}"#,
         "\n",
+        r#"{"line":"read","reader":0,"begun":{"wall_us":16,"mono_us":6},"done":{"wall_us":17,"mono_us":7},"newest":[[0,1]]}"#,
+        "\n",
     );
 
     #[test]
@@ -226,6 +227,7 @@ mod tests {
         let history = History::parse(LOG).unwrap();
         assert_eq!(history.start.run, "r");
         assert_eq!(history.attempts.len(), 2);
+        assert_eq!(history.reads[0].newest, [(0, 1)]);
         assert_eq!(history.attempts[1].error.as_deref(), Some("connect"));
         assert_eq!(history.end, None);
         assert_eq!(history.acked().map(|a| a.id).collect::<Vec<_>>(), [1]);
@@ -238,7 +240,7 @@ mod tests {
         assert_eq!(History::parse(&torn).unwrap().attempts.len(), 2);
         let garbled = format!("{LOG}nonsense\n");
         let error = format!("{:#}", History::parse(&garbled).unwrap_err());
-        assert!(error.starts_with("line 4: "), "{error}");
+        assert!(error.starts_with("line 5: "), "{error}");
         assert!(History::parse("").is_err());
     }
 

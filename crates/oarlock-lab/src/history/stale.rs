@@ -29,7 +29,7 @@ pub fn stale(history: &History) -> Vec<Stale> {
     let found = |read: &Read, writer: u32, rows: &[(i64, i64)]| {
         let before = rows.partition_point(|(done_us, _)| *done_us <= read.begun.mono_us);
         let newest = rows.get(before.checked_sub(1)?)?.1;
-        let shown = read.newest.get(&writer).copied();
+        let shown = read.newest.iter().find(|(of, _)| *of == writer).map(|(_, id)| *id);
         let stale = shown.unwrap_or(row_id(writer, 0)) < newest;
         stale.then_some(Stale { reader: read.reader, writer, acked: newest, shown })
     };
@@ -61,7 +61,7 @@ mod tests {
             reader: 7,
             begun: at(begun),
             done: at(begun + 1),
-            newest: newest.iter().copied().collect(),
+            newest: newest.to_vec(),
         };
         let history = History {
             start: Start { run: "r".into(), host: "oar".into(), writers: 1, at: at(0) },
