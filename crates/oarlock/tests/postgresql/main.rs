@@ -7,6 +7,7 @@
 mod administrator;
 mod bench;
 mod copies;
+mod disks;
 mod failover;
 mod mishaps;
 mod refusals;
