@@ -14,7 +14,7 @@ mod watch;
 
 pub use announce::{ANNOUNCE_AT_MS, announce, keep_announcing};
 pub use conflict::{ConflictWatch, PROBE_WAIT, probe};
-pub use connections::{End, destroy_connections};
+pub use connections::{End, destroy_connections, destroy_untold};
 pub use frames::MacAddress;
 pub use interfaces::{Interface, InterfaceAddress, Snapshot, same_subnet};
 pub use netlink::Netlink;

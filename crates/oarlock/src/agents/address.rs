@@ -6,7 +6,7 @@ use crate::config::AddressSettings;
 use crate::network::clients::{Pair, REFUSE_FOR, Refuser, list_connections, tickle};
 use crate::network::{
     Change, ConflictWatch, End, Interface, NetworkError, Snapshot, Watcher, announce, destroy_connections,
-    keep_announcing,
+    destroy_untold, keep_announcing,
 };
 use crate::sentinel::SentinelHandle;
 use oarlock_core::resource::{AddressCommand, AddressObservation, Guard};
@@ -146,22 +146,26 @@ impl AddressAgent {
 
     async fn raise(&mut self, guard: Guard) {
         match self.try_raise(guard).await {
-            Ok(interface) => {
+            Ok((interface, is_new)) => {
                 self.tell(AddressObservation::Up).await;
                 self.make_known(&interface);
+                if is_new {
+                    self.work.spawn(end_untold(self.settings.address));
+                }
                 self.raised = Some(interface);
             }
             Err(reason) => self.tell(AddressObservation::Failed { reason }).await,
         }
     }
 
-    async fn try_raise(&mut self, guard: Guard) -> Result<Interface, String> {
+    /// Also tells whether it was not there before: an agent after a restart finds it raised.
+    async fn try_raise(&mut self, guard: Guard) -> Result<(Interface, bool), String> {
         let snapshot = Snapshot::take().await.map_err(|error| with_causes(&error))?;
         let interface = self.find(&snapshot).map_err(|error| with_causes(&error))?;
         let guard = words::Guard { group: self.group.clone(), generation: guard.generation, epoch: guard.epoch };
         let address = self.address(&interface);
         self.ask(words::Request::AddressUp { address, guard: Some(guard) }).await?;
-        Ok(interface)
+        Ok((interface, !snapshot.holds(self.settings.address)))
     }
 
     fn address(&self, interface: &Interface) -> words::Address {
@@ -284,6 +288,15 @@ async fn changes(watcher: Option<&Watcher>) -> Vec<Change> {
             tokio::time::sleep(Duration::from_secs(1)).await;
             vec![Change::Lost]
         }
+    }
+}
+
+/// Clients of a server that was killed here when the address was taken away.
+async fn end_untold(ip: IpAddr) {
+    match tokio::task::spawn_blocking(move || destroy_untold(End::Local(ip))).await {
+        Ok(Ok(0)) | Err(_) => {}
+        Ok(Ok(ended)) => tracing::info!(ended, "reset what had hung here since the address was taken away"),
+        Ok(Err(error)) => tracing::warn!("{}", with_causes(&error)),
     }
 }
 

@@ -22,6 +22,11 @@ pub enum End {
     Remote(IpAddr),
 }
 
+/// A socket in TIME_WAIT or already closed holds nobody up.
+const IDLE: StateFlags = StateFlags::LISTEN.union(StateFlags::TIME_WAIT).union(StateFlags::CLOSE);
+/// Closed at this end, and the other end does not know it yet.
+const UNTOLD: StateFlags = StateFlags::FIN_WAIT1.union(StateFlags::CLOSING).union(StateFlags::LAST_ACK);
+
 /// Resets all TCP connections with an address, listening sockets excepted; returns how many.
 ///
 /// Blocks for as long as the kernel needs to list the connections: call it from
@@ -30,11 +35,27 @@ pub enum End {
 /// # Errors
 /// When the kernel cannot list or destroy connections (needs `CONFIG_INET_DIAG_DESTROY`).
 pub fn destroy_connections(end: End) -> Result<usize, NetworkError> {
+    destroy_all(end, StateFlags::all().difference(IDLE))
+}
+
+/// Resets connections of programs that are gone, whose last words were lost because the address was
+/// gone too: once it is back, their peers would hear of it only when the kernel next tries, by then
+/// seconds apart. Returns how many.
+///
+/// Blocks like [`destroy_connections`]. Kernels before 6.11 may leave such sockets alone.
+///
+/// # Errors
+/// When the kernel cannot list or destroy connections.
+pub fn destroy_untold(end: End) -> Result<usize, NetworkError> {
+    destroy_all(end, UNTOLD)
+}
+
+fn destroy_all(end: End, states: StateFlags) -> Result<usize, NetworkError> {
     let mut netlink = Netlink::open_protocol(NETLINK_SOCK_DIAG)?;
     let mut destroyed = 0;
     // A socket of the other family can carry the address too (IPv4 mapped into IPv6).
     for family in [AF_INET, AF_INET6] {
-        let dump = request(family, any(family));
+        let dump = request(family, any(family), &states);
         let sockets: Vec<SockDiagMessage> = netlink
             .ask(SockDiagMessage::InetRequest(dump), NLM_F_DUMP)
             .map_err(NetworkError::kernel("listing connections"))?;
@@ -42,7 +63,7 @@ pub fn destroy_connections(end: End) -> Result<usize, NetworkError> {
             if let SockDiagMessage::InetResponse(socket) = socket
                 && has(&socket.header.socket_id, end)
             {
-                let one = request(family, socket.header.socket_id.clone());
+                let one = request(family, socket.header.socket_id.clone(), &states);
                 destroyed += usize::from(destroy(&mut netlink, one)?);
             }
         }
@@ -61,14 +82,12 @@ fn destroy(netlink: &mut Netlink, socket: InetRequest) -> Result<bool, NetworkEr
     }
 }
 
-fn request(family: u8, socket_id: SocketId) -> InetRequest {
-    // A socket in TIME_WAIT or already closed holds nobody up.
-    let idle = StateFlags::LISTEN | StateFlags::TIME_WAIT | StateFlags::CLOSE;
+fn request(family: u8, socket_id: SocketId, states: &StateFlags) -> InetRequest {
     InetRequest {
         family,
         protocol: IPPROTO_TCP,
         extensions: ExtensionFlags::empty(),
-        states: StateFlags::all().difference(idle),
+        states: states.clone(),
         socket_id,
     }
 }

@@ -1,12 +1,12 @@
 //! Addresses, announcements, conflicts and connections on a pair of virtual interfaces.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use oarlock::network::{
     Change, ConflictWatch, End, Interface, Netlink, PROBE_WAIT, Snapshot, Watcher, announce, destroy_connections,
-    keep_announcing, probe,
+    destroy_untold, keep_announcing, probe,
 };
 
 use super::{Case, run};
@@ -17,6 +17,7 @@ pub const CASES: &[Case] = &[
     ("network_announcements_are_heard", announcements_are_heard),
     ("network_probe_finds_the_holder", probe_finds_the_holder),
     ("network_connections_are_destroyed", connections_are_destroyed),
+    ("network_untold_connections_are_destroyed", untold_connections_are_destroyed),
 ];
 
 const SOON: Duration = Duration::from_secs(5);
@@ -140,4 +141,29 @@ fn connections_are_destroyed() {
     let _client = TcpStream::connect("10.9.0.1:7002").unwrap();
     let _server = listener.accept().unwrap();
     assert_ne!(destroy_connections(End::Remote(ip("10.9.0.1"))).unwrap(), 0);
+}
+
+/// A server that ends while its last words are lost leaves a client behind that knows nothing.
+fn untold_connections_are_destroyed() {
+    pair();
+    let listener = TcpListener::bind("10.9.0.1:7003").unwrap();
+    let connected = || {
+        let client = TcpStream::connect("10.9.0.1:7003").unwrap();
+        client.set_read_timeout(Some(SOON)).unwrap();
+        (client, listener.accept().unwrap().0)
+    };
+    let (mut left, gone) = connected();
+    run("ip link set lo down");
+    drop(gone);
+    run("ip link set lo up");
+    let (mut well, mut kept) = connected();
+    match destroy_untold(End::Local(ip("10.9.0.1"))) {
+        Ok(0) => println!("skipped: this kernel leaves such sockets alone"),
+        ended => assert_eq!(
+            (ended.unwrap(), left.read(&mut [0]).unwrap_err().kind()),
+            (1, std::io::ErrorKind::ConnectionReset)
+        ),
+    }
+    kept.write_all(b"x").unwrap();
+    assert_eq!(well.read(&mut [0]).unwrap(), 1, "others are left alone");
 }
