@@ -35,6 +35,8 @@ enum Task {
     /// Measure the product in the lab
     #[command(subcommand)]
     Bench(oarlock_lab::bench::Command),
+    /// Compare the planner with Pacemaker's on random clusters
+    Oracle(oarlock_lab::oracle::Arguments),
     /// Look at the code and its dependencies without running them
     Audit,
     /// Run the simulator
@@ -51,6 +53,13 @@ fn main() -> ExitCode {
         Task::Demo { keep } => oarlock_lab::demo::run(keep).map(|()| ExitCode::SUCCESS),
         Task::Bench(command) => oarlock_lab::bench::main(&command).map(code),
         Task::Audit => audit(),
+        Task::Oracle(arguments) => oarlock_lab::oracle::run(&arguments).map(|verdict| match verdict {
+            oarlock_lab::oracle::Verdict::Skipped(reason) => {
+                println!("skipped: {reason}");
+                ExitCode::FAILURE
+            }
+            verdict => code(verdict == oarlock_lab::oracle::Verdict::Agreed),
+        }),
         Task::Test { quick } => test::run(quick),
         Task::Sim { arguments } => {
             cargo(&["run", "--quiet", "--release", "--package", "oarlock-sim", "--"], &arguments)

@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use oarlock_lab::oracle::{self, Arguments, Verdict};
 
 /// Seeds of the simulator per layout; long ranges are run by hand (`cargo xtask sim`).
 const SEEDS: [(&str, &str); 2] = [("two", "0..5000"), ("four", "0..5000")];
@@ -50,6 +51,7 @@ pub fn run(only_quick: bool) -> Result<ExitCode> {
         let sim = ["xtask", "sim", "--seeds", seeds, "--layout", layout];
         step(&mut tally, &format!("simulator, {layout} servers + witness"), &sim, &[])?;
     }
+    planner(&mut tally);
     if only_quick {
         skip(&mut tally, "lab", "left out with --quick");
     } else {
@@ -72,6 +74,25 @@ fn lab(tally: &mut Tally) -> Result<()> {
     step(tally, "the lab goes away", &["xtask", "lab", "down"], &[])?;
     println!("the other cases run with: cargo xtask lab up && cargo xtask lab matrix");
     Ok(())
+}
+
+/// The planner against Pacemaker's, where Debian's packages can be had.
+fn planner(tally: &mut Tally) {
+    let name = "planner against Pacemaker's";
+    println!("\n== {name}");
+    let arguments = Arguments { cases: oracle::CASES, first: 1, show: false };
+    let start = Instant::now();
+    let verdict = oracle::run(&arguments);
+    if let Ok(Verdict::Skipped(reason)) = &verdict {
+        return skip(tally, name, reason);
+    }
+    if let Err(error) = &verdict {
+        println!("{error:#}");
+    }
+    let good = matches!(verdict, Ok(Verdict::Agreed));
+    tally.passed += u64::from(good);
+    tally.failed += u64::from(!good);
+    println!("{}: {name}, {:.1} s", if good { "ok" } else { "FAILED" }, start.elapsed().as_secs_f64());
 }
 
 fn skip(tally: &mut Tally, name: &str, reason: &str) {

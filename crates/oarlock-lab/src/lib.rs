@@ -23,6 +23,7 @@ pub mod layout;
 pub mod machine;
 pub mod matrix;
 pub mod net;
+pub mod oracle;
 pub mod paths;
 pub mod plot;
 pub mod process;
