@@ -34,6 +34,8 @@ pub enum Action {
         incarnation: u64,
         /// On the node's own clock.
         deadline: Mono,
+        /// In the place of a later one, that an agent before this one asked for; answer `LeaseShortened`.
+        shortens: bool,
         /// Applied index and highest epoch released by this node: an adopting agent starts nothing below.
         floor_index: u64,
     },

@@ -34,6 +34,8 @@ pub enum Event {
         /// The generation it is for.
         generation: u64,
     },
+    /// The sentinel holds the earlier deadline that it was to take in the place of a later one.
+    LeaseShortened,
     /// The sentinel found the lease of this generation lapsed and has silenced what was guarded.
     Lapsed {
         /// The generation it was for.

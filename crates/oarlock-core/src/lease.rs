@@ -4,5 +4,5 @@
 mod holder;
 mod voter;
 
-pub use holder::Holder;
+pub use holder::{Holder, Moved};
 pub use voter::{Reply, Voter};

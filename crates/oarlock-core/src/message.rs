@@ -94,6 +94,9 @@ pub struct Renew {
     pub sequence: u64,
     /// How long it is to last.
     pub lease: Span,
+    /// Nothing that was granted before is counted on for longer than this one: what the voter stood by
+    /// so far may end with it.
+    pub firm: bool,
     /// The newest beacon it heard: a leader that it does not hear finds its own nonces missing here.
     pub beacon: u64,
 }

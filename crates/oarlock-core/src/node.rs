@@ -188,6 +188,7 @@ impl Core {
             Event::Persisted { ticket } => self.persisted(ticket),
             Event::PersistFailed { reason } => self.disable(format!("state cannot be saved: {reason}")),
             Event::LeaseArmed { generation } => self.holder.sentinel_answered(generation),
+            Event::LeaseShortened => self.holder.shortened(),
             Event::Lapsed { generation } => self.lapsed(generation),
             Event::Sealed { group, epoch, refused } => self.sealed(group, epoch, refused),
             Event::Observed { resource, what } => {

@@ -91,6 +91,8 @@ pub enum Asked {
     Nothing,
     /// A lease of this generation.
     Lease(u64),
+    /// A lease to end earlier.
+    Shorter,
     /// An epoch of a group to be sealed.
     Seal(GroupId, u64),
     /// An address to come up.

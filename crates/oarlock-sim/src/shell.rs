@@ -38,7 +38,7 @@ impl World {
                 self.hosts[host].disk.begin(ticket, durable);
                 self.soon(100, 500 + slow, What::Saved { host, life, ticket });
             }
-            Action::ArmLease { generation, incarnation, deadline, floor_index } => {
+            Action::ArmLease { generation, incarnation, deadline, shortens, floor_index } => {
                 self.check_deadline(host, incarnation, deadline);
                 self.hosts[host].run.armed = Some((incarnation, generation));
                 let Some(agent) = &mut self.hosts[host].agent else { return };
@@ -51,7 +51,11 @@ impl World {
                 if reached != floor_index {
                     self.ask(host, Asked::Nothing, Request::Floor { applied_index: floor_index, released: None });
                 }
-                self.ask(host, Asked::Lease(generation), Request::Lease { generation, deadline_us: deadline.0 });
+                let deadline_us = deadline.0;
+                match shortens {
+                    true => self.ask(host, Asked::Shorter, Request::Shorten { generation, deadline_us }),
+                    false => self.ask(host, Asked::Lease(generation), Request::Lease { generation, deadline_us }),
+                }
             }
             Action::Seal { group, epoch } => {
                 let released = Some((guard_group(group), epoch));
@@ -165,6 +169,10 @@ impl World {
             Asked::Lease(generation) => match refused {
                 None => self.tell(host, life, Event::LeaseArmed { generation }),
                 Some(reason) => self.say(host, || format!("lease refused: {reason}")),
+            },
+            Asked::Shorter => match refused {
+                None => self.tell(host, life, Event::LeaseShortened),
+                Some(reason) => self.say(host, || format!("shorter lease refused: {reason}")),
             },
             Asked::Seal(group, epoch) => self.tell(host, life, Event::Sealed { group, epoch, refused }),
             Asked::Raise(resource) => {

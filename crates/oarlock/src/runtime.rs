@@ -42,6 +42,8 @@ pub(crate) enum Inner {
     Observed(ResourceId, Observation),
     /// The sentinel holds the lease of this generation.
     LeaseArmed(u64),
+    /// The sentinel holds an earlier deadline in the place of a later one.
+    LeaseShortened,
     /// The sentinel has sealed this epoch of the group, or says why not.
     Sealed { group: GroupId, epoch: u64, refused: Option<String> },
     /// For the other nodes.
@@ -155,6 +157,7 @@ impl Node {
         match inner {
             Inner::Observed(resource, what) => self.handle(Event::Observed { resource, what }),
             Inner::LeaseArmed(generation) => self.handle(Event::LeaseArmed { generation }),
+            Inner::LeaseShortened => self.handle(Event::LeaseShortened),
             Inner::Sealed { group, epoch, refused } => self.handle(Event::Sealed { group, epoch, refused }),
             Inner::Tell(envelope) => self.tell_all(&envelope),
             Inner::Send(to, envelope) => self.send(to, &envelope),

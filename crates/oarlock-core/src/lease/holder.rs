@@ -9,6 +9,15 @@ use std::collections::BTreeMap;
 /// Renewals not yet acknowledged that are remembered; older ones count for nothing any more.
 const REMEMBERED: usize = 64;
 
+/// A deadline that is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Until then the lease holds.
+    pub deadline: Mono,
+    /// It is earlier than what the sentinel holds from an agent before this one, and takes its place.
+    pub shortens: bool,
+}
+
 /// This node's own lease.
 #[derive(Clone, Debug)]
 pub struct Holder {
@@ -23,6 +32,12 @@ pub struct Holder {
     deadline: Option<Mono>,
     /// The newest beacon heard.
     beacon: u64,
+    /// No renewal of this agent's can be acknowledged for longer than this.
+    asked: Mono,
+    /// What the sentinel holds from an agent before this one.
+    inherited: Option<Mono>,
+    /// The sentinel was asked to put less in its place.
+    shortening: bool,
     /// A deadline the sentinel was told of and has not confirmed, since when.
     unconfirmed_since: Option<Mono>,
     lapsed: bool,
@@ -42,6 +57,9 @@ impl Holder {
             covered_version: 0,
             deadline: None,
             beacon: 0,
+            asked: Mono(0),
+            inherited: None,
+            shortening: false,
             unconfirmed_since: None,
             lapsed: true,
             armed: 0,
@@ -50,7 +68,9 @@ impl Holder {
 
     /// A lease that an agent before this one renewed and the sentinel still holds.
     pub fn resume(incarnation: u64, generation: u64, deadline: Mono) -> Holder {
-        Holder { generation, deadline: Some(deadline), lapsed: false, armed: generation, ..Holder::new(incarnation) }
+        let held = Some(deadline);
+        let new = Holder::new(incarnation);
+        Holder { generation, deadline: held, inherited: held, lapsed: false, armed: generation, ..new }
     }
 
     /// Begins a generation that was just applied. A lease of a former generation of the *same*
@@ -124,6 +144,8 @@ impl Holder {
         // Also new after a restart of the agent, whose predecessor's numbers the voters remember.
         self.sequence = (self.sequence + 1).max(now.0);
         self.sent.insert(self.sequence, now);
+        self.asked = self.asked.max(now + lease);
+        let firm = self.inherited.is_none_or(|held| held <= self.asked) && self.asked == now + lease;
         while self.sent.len() > REMEMBERED {
             self.sent.pop_first();
         }
@@ -133,12 +155,17 @@ impl Holder {
             voters_version: voters.version,
             sequence: self.sequence,
             lease,
+            firm,
             beacon: self.beacon,
         })
     }
 
     /// A voter acknowledged a renewal. Returns the new deadline when it moved.
-    pub fn acknowledged(&mut self, from: NodeId, renew: &Renew, voters: &Voters) -> Option<Mono> {
+    ///
+    /// A lease that was renewed by an agent before this one, for longer than usual, is given up for
+    /// what a majority has acknowledged since: whoever dies soon after a restart need not be waited
+    /// for until the end of the time that the restart might have taken.
+    pub fn acknowledged(&mut self, from: NodeId, renew: &Renew, voters: &Voters) -> Option<Moved> {
         let ours = renew.generation == self.generation
             && renew.incarnation == self.incarnation
             && renew.voters_version == voters.version;
@@ -156,11 +183,18 @@ impl Holder {
         let mut untils: Vec<Mono> = self.covered.values().copied().collect();
         untils.sort_unstable_by(|a, b| b.cmp(a));
         let deadline = *untils.get(voters.majority() - 1)?;
-        if self.deadline.is_some_and(|known| known >= deadline) {
+        let shortens = !self.shortening && self.inherited.is_some_and(|held| held > deadline);
+        if self.deadline.is_some_and(|known| known >= deadline) && !shortens {
             return None;
         }
+        self.shortening |= shortens;
         self.deadline = Some(deadline);
-        Some(deadline)
+        Some(Moved { deadline, shortens })
+    }
+
+    /// The sentinel holds no longer what it held from an agent before this one.
+    pub fn shortened(&mut self) {
+        self.inherited = None;
     }
 
     /// A leader was heard.

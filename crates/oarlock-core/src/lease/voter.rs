@@ -21,6 +21,8 @@ pub struct Voter {
     promised: BTreeMap<NodeId, (u64, u64)>,
     /// In memory: before this, no promise about the node.
     until: BTreeMap<NodeId, Mono>,
+    /// When the voters changed last: before this, no promise about anybody.
+    changed_until: Mono,
     /// In memory: the newest renewal acknowledged.
     last: BTreeMap<NodeId, Renew>,
     /// When each was last acknowledged.
@@ -58,6 +60,7 @@ impl Voter {
             lease_saved: lease_max,
             promised,
             until: BTreeMap::new(),
+            changed_until: Mono(0),
             last: BTreeMap::new(),
             heard: BTreeMap::new(),
             begun: BTreeMap::new(),
@@ -109,8 +112,14 @@ impl Voter {
 
     /// The end of the time for which `node` may count on this voter.
     pub fn until(&self, node: NodeId, state: &State) -> Mono {
+        self.until.get(&node).copied().unwrap_or(self.forgotten_until(state))
+    }
+
+    /// How long anybody may count on what this voter has forgotten with its start or left to others
+    /// with a change of the voters.
+    fn forgotten_until(&self, state: &State) -> Mono {
         let start = self.started + state.config.timing.with_drift(self.lease_max);
-        self.until.get(&node).copied().unwrap_or(start)
+        start.max(self.changed_until)
     }
 
     /// Answers a renewal; changes nothing but memory, except for [`Reply::SaveFirst`].
@@ -146,7 +155,9 @@ impl Voter {
         if renew.lease > state.config.timing.lease {
             self.long_until = self.long_until.max(until);
         }
-        let until = until.max(self.until(from, state));
+        // One that was sent before what is forgotten cannot speak of it, so that stands in any case.
+        let before = if renew.firm { self.forgotten_until(state) } else { self.until(from, state) };
+        let until = until.max(before);
         self.until.insert(from, until);
         Reply::Ack
     }
@@ -181,6 +192,7 @@ impl Voter {
         if self.lease_max > state.config.timing.lease {
             self.long_until = self.long_until.max(until);
         }
+        self.changed_until = until;
         for node in state.nodes.keys() {
             self.until.insert(*node, until);
         }
@@ -207,7 +219,15 @@ mod tests {
     }
 
     fn renew(state: &State, lease: Span, sequence: u64) -> Renew {
-        Renew { incarnation: 1, generation: 1, voters_version: state.voters.version, sequence, lease, beacon: 0 }
+        Renew {
+            incarnation: 1,
+            generation: 1,
+            voters_version: state.voters.version,
+            sequence,
+            lease,
+            firm: false,
+            beacon: 0,
+        }
     }
 
     #[test]

@@ -76,13 +76,14 @@ impl Core {
     }
 
     pub(super) fn acked(&mut self, from: NodeId, renew: &Renew) {
-        let Some(deadline) = self.holder.acknowledged(from, renew, &self.state.voters) else { return };
-        let deadline = if self.rules.lease_from_sending { deadline } else { self.now + renew.lease };
+        let Some(moved) = self.holder.acknowledged(from, renew, &self.state.voters) else { return };
+        let deadline = if self.rules.lease_from_sending { moved.deadline } else { self.now + renew.lease };
         self.holder.told_sentinel(self.now);
         self.actions.push_back(Action::ArmLease {
             generation: self.holder.generation(),
             incarnation: self.holder.incarnation(),
             deadline,
+            shortens: moved.shortens,
             floor_index: self.applied,
         });
     }

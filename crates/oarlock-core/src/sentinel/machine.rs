@@ -394,6 +394,7 @@ impl Sentinel {
         let answer = match request {
             Request::Hello => Ok(Some(self.welcome())),
             Request::Lease { generation, deadline_us } => self.lease(generation, deadline_us).map(Some),
+            Request::Shorten { generation, deadline_us } => self.shorten(generation, deadline_us).map(Some),
             Request::NewGeneration { generation } => self.new_generation(generation).map(Some),
             Request::Floor { applied_index, released } => self.floor(applied_index, released).map(Some),
             Request::Spawn { name, command, guard } => self.spawn(id, name, command, guard),
@@ -449,6 +450,18 @@ impl Sentinel {
         }
         // A majority granted the later one; a reordered, older renewal takes nothing back.
         let deadline_us = deadline_us.max(self.record.deadline_us.unwrap_or(0));
+        self.record.deadline_us = Some(deadline_us);
+        self.save();
+        Ok(Reply::LeaseArmed { generation, deadline_us })
+    }
+
+    fn shorten(&mut self, generation: u64, deadline_us: u64) -> Result<Reply, Refusal> {
+        self.current(generation)?;
+        let now_us = self.now_us;
+        let Some(held_us) = self.record.deadline_us.filter(|_| deadline_us > now_us) else {
+            return Err(Refusal::Deadline { deadline_us, now_us });
+        };
+        let deadline_us = deadline_us.min(held_us);
         self.record.deadline_us = Some(deadline_us);
         self.save();
         Ok(Reply::LeaseArmed { generation, deadline_us })

@@ -84,6 +84,14 @@ pub enum Request {
         /// When the lease ends.
         deadline_us: u64,
     },
+    /// The lease of `generation` lasts until `deadline_us` at most, which takes the place of a later
+    /// deadline. Answered by `LeaseArmed`.
+    Shorten {
+        /// The node generation that renewed.
+        generation: u64,
+        /// When the lease ends.
+        deadline_us: u64,
+    },
     /// The agent applied `Alive` with this generation. What runs stays guarded, and the old
     /// deadline stands until the new generation has a lease.
     NewGeneration {

@@ -55,6 +55,7 @@ fn requests() -> impl Strategy<Value = Request> {
     let keep = any::<bool>();
     prop_oneof![
         4 => (1_u64..4, 0_u64..300).prop_map(|(generation, deadline_us)| Request::Lease { generation, deadline_us }),
+        1 => (1_u64..4, 0_u64..300).prop_map(|(generation, deadline_us)| Request::Shorten { generation, deadline_us }),
         2 => (1_u64..4).prop_map(|generation| Request::NewGeneration { generation }),
         4 => (name.clone(), maybe(), keep).prop_map(|(name, guard, keep_group)| {
             let command = Box::new(Command { keep_group, ..Command::default() });
@@ -138,6 +139,9 @@ impl World {
         let request = match request {
             Request::Lease { generation, deadline_us } => {
                 Request::Lease { generation, deadline_us: self.now_us + deadline_us }
+            }
+            Request::Shorten { generation, deadline_us } => {
+                Request::Shorten { generation, deadline_us: self.now_us + deadline_us }
             }
             other => other,
         };

@@ -258,6 +258,17 @@ fn a_start_is_saved_before_it_is_made() {
 }
 
 #[test]
+fn a_lease_is_shortened_only_on_request_and_never_extended_by_that() {
+    let mut rig = Rig::leased();
+    let first = rig.sentinel.record().deadline_us.expect("a deadline");
+    let shorten = |deadline_us| Request::Shorten { generation: 1, deadline_us };
+    assert_eq!(rig.ask(shorten(first + 5)), Reply::LeaseArmed { generation: 1, deadline_us: first });
+    assert_eq!(rig.ask(shorten(first - 5)), Reply::LeaseArmed { generation: 1, deadline_us: first - 5 });
+    let over = Refusal::Deadline { deadline_us: rig.now_us, now_us: rig.now_us };
+    assert_eq!(rig.refused(shorten(rig.now_us)), over);
+}
+
+#[test]
 fn renewals_only_extend() {
     let mut rig = Rig::leased();
     let first = rig.sentinel.record().deadline_us.expect("a deadline");

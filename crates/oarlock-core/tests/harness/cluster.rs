@@ -231,7 +231,7 @@ impl Cluster {
                 self.machine_mut(node).saving.insert(ticket, *durable);
                 self.after(DISK_US, What::Saved { node, life, ticket });
             }
-            Action::ArmLease { generation, incarnation, deadline, floor_index } => {
+            Action::ArmLease { generation, incarnation, deadline, shortens, floor_index } => {
                 let boot = self.machine(node).boot;
                 let over = |lease: &Lease| lease.lapsed && lease.generation >= generation;
                 if self.machine(node).lease.as_ref().is_some_and(over) {
@@ -240,7 +240,8 @@ impl Cluster {
                 self.trace.show("lease", self.now_us, node, || format!("lease until {deadline:?}"));
                 let lease = Lease { generation, incarnation, deadline, lapsed: false, floor_index };
                 self.machine_mut(node).lease = Some(lease);
-                self.after(SENTINEL_US, What::Told { node, life, event: Event::LeaseArmed { generation } });
+                let event = if shortens { Event::LeaseShortened } else { Event::LeaseArmed { generation } };
+                self.after(SENTINEL_US, What::Told { node, life, event });
                 self.after(deadline.0.saturating_sub(self.now_us), What::LeaseEnds { node, boot });
             }
             Action::Seal { group, epoch } => {

@@ -5,7 +5,7 @@ use oarlock_core::Rules;
 use oarlock_core::config::{Config, NodeConfig, Timing};
 use oarlock_core::entry::Entry;
 use oarlock_core::ids::NodeId;
-use oarlock_core::lease::{Holder, Reply, Voter};
+use oarlock_core::lease::{Holder, Moved, Reply, Voter};
 use oarlock_core::message::{Promise, Renew};
 use oarlock_core::state::State;
 use oarlock_core::time::{Mono, Span};
@@ -48,6 +48,12 @@ enum Step {
         voter: usize,
         boot: bool,
     },
+    /// The holder's agent starts again; the sentinel keeps its lease, and heard its last words or not.
+    Resume {
+        heard: bool,
+    },
+    /// The sentinel does what it was asked, and says so.
+    Sentinel,
     /// A voter's heartbeat.
     Beat {
         voter: usize,
@@ -69,6 +75,8 @@ fn steps() -> impl Strategy<Value = Step> {
         6 => (0_usize..12, prop::bool::weighted(0.1)).prop_map(|(which, lost)| Step::Arrive { which, lost }),
         6 => (voter(), any::<bool>()).prop_map(|(voter, wait)| Step::Ask { voter, wait }),
         3 => (voter(), any::<bool>()).prop_map(|(voter, boot)| Step::Restart { voter, boot }),
+        2 => any::<bool>().prop_map(|heard| Step::Resume { heard }),
+        3 => Just(Step::Sentinel),
         3 => voter().prop_map(|voter| Step::Beat { voter }),
         1 => Just(Step::Commit),
         2 => (0..=VOTERS).prop_map(|who| Step::Apply { who }),
@@ -116,6 +124,11 @@ struct World {
     committed: State,
     places: Vec<Place>,
     under_way: Vec<Packet>,
+    /// What the sentinel holds, and what it was asked and has not done.
+    armed: Mono,
+    asked: Vec<Moved>,
+    /// Broken on purpose: the holder does not wait for the sentinel to hold less.
+    hasty: bool,
 }
 
 fn first_state() -> State {
@@ -154,6 +167,9 @@ impl World {
             holder_state: state.clone(),
             committed: state,
             under_way: Vec::new(),
+            armed: Mono(0),
+            asked: Vec::new(),
+            hasty: false,
         }
     }
 
@@ -179,6 +195,8 @@ impl World {
             }
             Step::Restart { voter, boot } => self.places[voter].restart(self.now_us, boot, self.rules),
             Step::Beat { voter } => self.places[voter].beat(self.now_us),
+            Step::Resume { heard } => self.resume(heard),
+            Step::Sentinel => self.sentinel(),
             Step::Commit => {
                 let from = self.committed.node(HOLDER).generation;
                 self.committed.apply(&Entry::Alive { node: HOLDER, from, to: from + 1, incarnation: 1 });
@@ -225,12 +243,42 @@ impl World {
             }
             Packet::Ack { from, renew } => {
                 let from = NodeId(from as u8 + 1);
-                let deadline = self.holder.acknowledged(from, &renew, &self.holder_state.voters);
-                if deadline.is_some() && !self.rules.lease_from_sending {
+                let Some(moved) = self.holder.acknowledged(from, &renew, &self.holder_state.voters) else { return };
+                self.asked.push(moved);
+                if self.hasty {
+                    self.holder.shortened();
+                }
+                // What it is asked first it does first; that it is quick to hold more is the worst case.
+                if !self.asked.iter().any(|moved| moved.shortens) {
+                    self.sentinel();
+                }
+                if !self.rules.lease_from_sending {
                     let late = self.clock.at(self.now_us) + renew.lease;
                     self.holder = Holder::resume(1, self.holder.generation(), late);
                 }
             }
+        }
+    }
+
+    fn sentinel(&mut self) {
+        for moved in std::mem::take(&mut self.asked) {
+            match moved.shortens {
+                true => {
+                    self.armed = self.armed.min(moved.deadline);
+                    self.holder.shortened();
+                }
+                false => self.armed = self.armed.max(moved.deadline),
+            }
+        }
+    }
+
+    fn resume(&mut self, heard: bool) {
+        if heard {
+            self.sentinel();
+        }
+        self.asked.clear();
+        if self.clock.at(self.now_us) < self.armed {
+            self.holder = Holder::resume(1, self.holder.generation(), self.armed);
         }
     }
 
@@ -244,7 +292,8 @@ impl World {
     }
 
     fn is_broken(&self) -> bool {
-        self.is_provable() && self.holder.is_live(self.clock.at(self.now_us))
+        let now = self.clock.at(self.now_us);
+        self.is_provable() && (self.holder.is_live(now) || now < self.armed)
     }
 }
 
@@ -279,7 +328,10 @@ impl Place {
 }
 
 fn breaks(rates: &[u64], steps: &[Step], rules: Rules) -> bool {
-    let mut world = World::new(rates, rules);
+    is_broken_in(World::new(rates, rules), steps)
+}
+
+fn is_broken_in(mut world: World, steps: &[Step]) -> bool {
     steps.iter().any(|step| {
         world.step(step);
         world.is_broken()
@@ -347,6 +399,64 @@ fn is_found(rules: Rules) -> bool {
         let (rates, steps) = case.current();
         breaks(&rates, &steps, rules)
     })
+}
+
+/// A restart under a grace, and the first renewal of the new agent.
+fn restart_under_grace() -> Vec<Step> {
+    let all = only(&[0, 1, 2]);
+    vec![
+        Step::Wait { ms: 2_000 },
+        Step::Round { long: true, by: all },
+        Step::Wait { ms: 1 },
+        Step::Round { long: true, by: all },
+        Step::Resume { heard: true },
+        Step::Wait { ms: 1 },
+        Step::Round { long: false, by: all },
+    ]
+}
+
+fn next_round() -> Vec<Step> {
+    vec![Step::Wait { ms: 1 }, Step::Round { long: false, by: only(&[0, 1, 2]) }]
+}
+
+#[test]
+fn a_grace_ends_with_the_restart_that_it_was_for() {
+    let until = |steps: &[Vec<Step>]| {
+        let mut world = World::new(&[1_000_000; VOTERS + 1], Rules::default());
+        steps.concat().iter().for_each(|step| world.step(step));
+        world.places[0].voter.until(HOLDER, &world.places[0].state)
+    };
+    let long = until(&[restart_under_grace(), next_round()]);
+    let short = until(&[restart_under_grace(), vec![Step::Sentinel], next_round()]);
+    assert!(long > short + TIMING.lease, "{long:?} {short:?}");
+}
+
+/// A late renewal knows nothing of a longer one that was acknowledged before the voter's restart.
+#[test]
+fn a_late_renewal_does_not_shorten_what_is_forgotten() {
+    let steps = [
+        Step::Wait { ms: 2_000 },
+        Step::Round { long: true, by: only(&[0, 1]) },
+        Step::Wait { ms: 2_000 },
+        Step::Renew { long: false },
+        Step::Wait { ms: 1 },
+        Step::Round { long: true, by: only(&[0, 1]) },
+        Step::Restart { voter: 0, boot: false },
+        Step::Arrive { which: 0, lost: false },
+        Step::Ask { voter: 0, wait: true },
+        Step::Ask { voter: 2, wait: true },
+    ];
+    assert!(!breaks(&[1_000_000; VOTERS + 1], &steps, Rules::default()));
+}
+
+/// As long as the sentinel holds the longer lease, the voters must stand by it.
+#[test]
+fn a_grace_does_not_end_before_the_sentinel_knows() {
+    let ask = vec![Step::Ask { voter: 0, wait: true }, Step::Ask { voter: 1, wait: true }];
+    let steps = [restart_under_grace(), next_round(), ask].concat();
+    let world = |hasty| World { hasty, ..World::new(&[1_000_000; VOTERS + 1], Rules::default()) };
+    assert!(is_broken_in(world(true), &steps));
+    assert!(!is_broken_in(world(false), &steps));
 }
 
 #[test]

@@ -20,12 +20,14 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 fn renew() -> impl Strategy<Value = Renew> {
-    any::<[u64; 6]>().prop_map(|[incarnation, generation, voters_version, sequence, lease, beacon]| Renew {
+    let fields = (any::<[u64; 6]>(), any::<bool>());
+    fields.prop_map(|([incarnation, generation, voters_version, sequence, lease, beacon], firm)| Renew {
         incarnation,
         generation,
         voters_version,
         sequence,
         lease: Span(lease),
+        firm,
         beacon,
     })
 }

@@ -20,11 +20,11 @@ impl Node {
                     Ok(bytes) => self.store.save(ticket, bytes),
                     Err(error) => tracing::error!(%error, "cannot encode the state"),
                 },
-                Action::ArmLease { generation, incarnation, deadline, floor_index } => {
+                Action::ArmLease { generation, incarnation, deadline, shortens, floor_index } => {
                     // Before the sentinel holds the lease: an agent after us must know whose it is.
                     match self.incarnation.keep(incarnation) {
                         Ok(()) => {
-                            let _ = self.leases.send(lease::Step::Arm { generation, deadline, floor_index });
+                            let _ = self.leases.send(lease::Step::Arm { generation, deadline, shortens, floor_index });
                         }
                         Err(error) => tracing::error!(%error, "cannot keep the incarnation"),
                     }

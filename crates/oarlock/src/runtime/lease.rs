@@ -27,6 +27,8 @@ pub enum Step {
         generation: u64,
         /// The deadline.
         deadline: Mono,
+        /// It takes the place of a later one.
+        shortens: bool,
         /// Nothing older than this may be acted on.
         floor_index: u64,
     },
@@ -91,14 +93,19 @@ impl Teller {
     /// `None`: the sentinel does not answer.
     async fn step(&mut self, step: Step) -> Option<()> {
         match step {
-            Step::Arm { generation, deadline, floor_index } => {
+            Step::Arm { generation, deadline, shortens, floor_index } => {
                 if generation != self.generation && self.ask(Request::NewGeneration { generation }).await? {
                     self.generation = generation;
                 }
                 self.raise_floor(floor_index).await?;
-                if self.ask(Request::Lease { generation, deadline_us: deadline.0 }).await? {
+                let deadline_us = deadline.0;
+                let (request, armed) = match shortens {
+                    true => (Request::Shorten { generation, deadline_us }, Inner::LeaseShortened),
+                    false => (Request::Lease { generation, deadline_us }, Inner::LeaseArmed(generation)),
+                };
+                if self.ask(request).await? {
                     self.deadline = deadline;
-                    let _ = self.inner.send(Inner::LeaseArmed(generation)).await;
+                    let _ = self.inner.send(armed).await;
                 }
             }
             Step::Seal { group, name, epoch } => {
