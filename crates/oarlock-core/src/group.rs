@@ -200,13 +200,15 @@ impl Driver {
                     database.state(),
                     DatabaseState::Primary | DatabaseState::Promoting | DatabaseState::StartingPrimary
                 );
+                // One that hangs while it is handed over would keep everybody waiting.
+                let serves = was_primary || *database.state() == DatabaseState::HandingOver;
                 database.observe(now, what);
                 self.database_trouble = match what {
                     DataObservation::Exited { reason } if was_primary => Some(brief(reason)),
                     DataObservation::Failed { reason } if was_primary && *database.state() == DatabaseState::Ended => {
                         Some(reason.clone())
                     }
-                    DataObservation::Status(status) if was_primary => status.sick.clone(),
+                    DataObservation::Status(status) if serves => status.sick.clone(),
                     _ => self.database_trouble.take(),
                 };
             }

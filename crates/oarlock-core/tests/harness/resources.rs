@@ -45,7 +45,12 @@ impl Cluster {
 
     /// A command has ended, unless a newer one took its place.
     pub fn done(&mut self, node: NodeId, id: ResourceId, number: u64) {
-        let Some((_, command)) = self.unit(node, id).job.take_if(|(known, _)| *known == number) else { return };
+        let unit = self.unit(node, id);
+        let hangs = unit.database.server.as_ref().is_some_and(|server| server.frozen_us.is_some());
+        let Some((_, command)) = unit.job.take_if(|(known, _)| *known == number) else { return };
+        if hangs && matches!(command, Command::Database(DataCommand::HandOver { .. })) {
+            return unit.job = Some((number, command));
+        }
         let now = self.now();
         let refused = guard_of(&command).filter(|guard| !self.machine(node).may_start(now, guard.generation));
         let unit = self.unit(node, id);
