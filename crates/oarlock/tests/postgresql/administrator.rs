@@ -1,7 +1,7 @@
 //! What an administrator does to the server's configuration.
 
 use crate::bench::{Bench, insert, right};
-use crate::failover::{SOON, join, serve_alone, streams};
+use crate::failover::{SOON, pair, serve_alone, streams};
 use oarlock_core::ids::NodeId;
 use oarlock_core::resource::database::{DataCommand, DataObservation};
 
@@ -9,10 +9,7 @@ use oarlock_core::resource::database::{DataCommand, DataObservation};
 /// with ALTER SYSTEM over ours is taken back.
 #[tokio::test]
 async fn our_settings_stay_in_force() {
-    let Some(bench) = Bench::new(2) else { return };
-    let (mut a, mut b) = (bench.node(1), bench.node(2));
-    serve_alone(&mut a, 1).await;
-    join(&mut b, &mut a, 1).await;
+    let Some((_bench, mut a, mut b)) = pair().await else { return };
     a.guard(&[2], 1).await;
     let admin = a.admin().await;
     admin.batch_execute("alter system set synchronous_standby_names = ''").await.unwrap();
@@ -25,10 +22,10 @@ async fn our_settings_stay_in_force() {
     a.configure(&a.settings.files.config, "\nwrok_mem = '4MB'\n");
     a.guard(&[], 1).await;
     assert!(a.notes.iter().any(|note| note.contains("wrok_mem")), "{:?}", a.notes);
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.kill().await;
     a.done(DataCommand::StartPrimary { guard: right(2) }, DataObservation::Started).await;
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
-    b.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.kill().await;
+    b.kill().await;
 }
 
 /// Access rules are taken over when they change; broken ones are reported with their place.
@@ -48,19 +45,16 @@ async fn access_rules_are_the_administrators() {
     std::fs::write(&hba, good).unwrap();
     a.done(DataCommand::Open, DataObservation::Opened).await;
     assert!(insert(&a.client().await.unwrap(), 1, SOON).await);
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.kill().await;
 }
 
 /// A primary with more connections than the standby's file says: the standby is raised to it.
 #[tokio::test]
 async fn a_standby_is_raised_to_its_primary() {
-    let Some(bench) = Bench::new(2) else { return };
-    let (mut a, mut b) = (bench.node(1), bench.node(2));
-    serve_alone(&mut a, 1).await;
-    join(&mut b, &mut a, 1).await;
+    let Some((_bench, mut a, mut b)) = pair().await else { return };
     // Only here: the standby has a file of its own.
     a.configure(&a.settings.files.config, "\nmax_connections = 123\n");
-    a.done(DataCommand::Stop, DataObservation::Stopped).await;
+    a.stop().await;
     a.done(DataCommand::StartPrimary { guard: right(2) }, DataObservation::Started).await;
     a.guard(&[], 2).await;
     b.done(DataCommand::Follow { upstream: a.id, epoch: 2 }, DataObservation::Started).await;
@@ -70,6 +64,6 @@ async fn a_standby_is_raised_to_its_primary() {
     assert!(b.notes.iter().any(|note| note.contains("max_connections")), "{:?}", b.notes);
     a.until("standby streams", |a| streams(a, NodeId(2))).await;
     a.guard(&[2], 2).await;
-    b.done(DataCommand::Kill, DataObservation::Stopped).await;
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    b.kill().await;
+    a.kill().await;
 }

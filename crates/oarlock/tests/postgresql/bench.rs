@@ -257,6 +257,14 @@ impl Node {
         assert_eq!(answer, expected, "{}: {command:?}; log: {}", self.id, self.log());
     }
 
+    pub async fn kill(&mut self) {
+        self.done(DataCommand::Kill, DataObservation::Stopped).await;
+    }
+
+    pub async fn stop(&mut self) {
+        self.done(DataCommand::Stop, DataObservation::Stopped).await;
+    }
+
     pub async fn copy(&mut self, command: DataCommand) -> CopyId {
         match self.ask(command).await {
             DataObservation::Inspected(Data::Present { copy, .. }) => copy,

@@ -1,7 +1,7 @@
 //! Copies that are made, interrupted, or not made.
 
 use crate::bench::{Bench, Node, insert, right};
-use crate::failover::{SOON, join, serve_alone, streams};
+use crate::failover::{SOON, join, pair, promote, serve_alone, streams};
 use oarlock_core::ids::NodeId;
 use oarlock_core::resource::database::{Data, DataCommand, DataObservation};
 use std::fs;
@@ -20,11 +20,8 @@ fn beside(node: &Node) -> Vec<String> {
 /// A clone that is killed half way leaves nothing, and what was there before is still there.
 #[tokio::test]
 async fn an_interrupted_clone_leaves_what_was_there() {
-    let Some(bench) = Bench::new(2) else { return };
-    let (mut a, mut b) = (bench.node(1), bench.node(2));
-    serve_alone(&mut a, 1).await;
-    join(&mut b, &mut a, 1).await;
-    b.done(DataCommand::Stop, DataObservation::Stopped).await;
+    let Some((_bench, mut a, mut b)) = pair().await else { return };
+    b.stop().await;
     let before = b.copy(DataCommand::Inspect).await;
     b.handle.send(DataCommand::Clone { from: a.id });
     let start = Instant::now();
@@ -32,28 +29,23 @@ async fn an_interrupted_clone_leaves_what_was_there() {
         assert!(start.elapsed() < SOON * 4);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    b.done(DataCommand::Kill, DataObservation::Stopped).await;
+    b.kill().await;
     assert_eq!(b.copy(DataCommand::Inspect).await, before);
     assert_eq!(beside(&b), Vec::<String>::new());
     assert_ne!(b.copy(DataCommand::Clone { from: a.id }).await, before);
     assert_eq!(beside(&b), Vec::<String>::new());
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.kill().await;
 }
 
 /// A rewind that cannot be done is followed by a clone; what only this copy had is saved once.
 #[tokio::test]
 async fn a_failed_rewind_and_a_clone_save_the_tail_once() {
-    let Some(bench) = Bench::new(2) else { return };
-    let (mut a, mut b) = (bench.node(1), bench.node(2));
-    serve_alone(&mut a, 1).await;
-    join(&mut b, &mut a, 1).await;
-    b.done(DataCommand::Kill, DataObservation::Stopped).await;
+    let Some((_bench, mut a, mut b)) = pair().await else { return };
+    b.kill().await;
     assert!(insert(&a.client().await.unwrap(), 1, SOON).await);
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.kill().await;
     b.done(DataCommand::Follow { upstream: a.id, epoch: 1 }, DataObservation::Started).await;
-    b.done(DataCommand::Promote { guard: right(2) }, DataObservation::Promoted).await;
-    b.guard(&[], 2).await;
-    b.done(DataCommand::Open, DataObservation::Opened).await;
+    promote(&mut b, 2).await;
     // A file that a rewind cannot replace.
     let obstacle = a.settings.data_dir.join("PG_VERSION");
     fs::remove_file(&obstacle).unwrap();
@@ -69,8 +61,8 @@ async fn a_failed_rewind_and_a_clone_save_the_tail_once() {
     assert!(fs::read_to_string(account).unwrap().contains("COMMIT"));
     a.done(DataCommand::Follow { upstream: b.id, epoch: 2 }, DataObservation::Started).await;
     b.until("standby streams", |b| streams(b, NodeId(1))).await;
-    b.done(DataCommand::Kill, DataObservation::Stopped).await;
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    b.kill().await;
+    a.kill().await;
 }
 
 /// Every member of three is waited for, not any of them.
@@ -85,13 +77,13 @@ async fn all_of_three_are_waited_for() {
     a.guard(&[2, 3], 1).await;
     let client = a.client().await.unwrap();
     assert!(insert(&client, 1, SOON).await);
-    c.done(DataCommand::Kill, DataObservation::Stopped).await;
+    c.kill().await;
     assert!(!insert(&client, 2, Duration::from_millis(700)).await, "acknowledged by one of two");
     a.guard(&[2], 1).await;
     let client = a.client().await.unwrap();
     assert!(insert(&client, 3, SOON).await);
-    b.done(DataCommand::Kill, DataObservation::Stopped).await;
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    b.kill().await;
+    a.kill().await;
 }
 
 /// Things that stop a start are said with what can be done.
@@ -105,16 +97,13 @@ async fn a_taken_port_is_named() {
     assert!(reason.contains(&format!("uses port {}", a.settings.port)), "{reason}");
     drop(taken);
     a.done(DataCommand::StartPrimary { guard: right(1) }, DataObservation::Started).await;
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.kill().await;
 }
 
 /// A standby whose upstream is better reached otherwise goes there at once.
 #[tokio::test]
 async fn links_may_change() {
-    let Some(bench) = Bench::new(2) else { return };
-    let (mut a, mut b) = (bench.node(1), bench.node(2));
-    serve_alone(&mut a, 1).await;
-    join(&mut b, &mut a, 1).await;
+    let Some((bench, mut a, mut b)) = pair().await else { return };
     let mut members = bench.members.clone();
     members[0].links.insert(0, "127.0.0.2".parse().unwrap());
     b.handle.set_members(members);
@@ -123,6 +112,6 @@ async fn links_may_change() {
     b.until_receiver_at("127.0.0.2,127.0.0.1").await;
     a.forget();
     a.until("standby streams", |a| streams(a, NodeId(2))).await;
-    b.done(DataCommand::Kill, DataObservation::Stopped).await;
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    b.kill().await;
+    a.kill().await;
 }

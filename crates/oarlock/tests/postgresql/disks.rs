@@ -2,7 +2,6 @@
 
 use crate::bench::{Bench, Node};
 use crate::failover::serve_alone;
-use oarlock_core::resource::database::{DataCommand, DataObservation};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -89,5 +88,5 @@ async fn a_disk_that_hangs_or_is_full_is_sick() {
     until_sick(&mut a, "no space left").await;
     std::fs::remove_file(disk.filler()).unwrap();
     a.until("well", |a| !a.sick()).await;
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.kill().await;
 }

@@ -19,6 +19,22 @@ pub async fn serve_alone(node: &mut Node, epoch: u64) {
     node.make_client_role().await;
 }
 
+/// A primary with a standby; `None` where there is no PostgreSQL.
+pub async fn pair() -> Option<(Bench, Node, Node)> {
+    let bench = Bench::new(2)?;
+    let (mut a, mut b) = (bench.node(1), bench.node(2));
+    serve_alone(&mut a, 1).await;
+    join(&mut b, &mut a, 1).await;
+    Some((bench, a, b))
+}
+
+/// A standby becomes the primary, in service alone.
+pub async fn promote(node: &mut Node, epoch: u64) {
+    node.done(DataCommand::Promote { guard: right(epoch) }, DataObservation::Promoted).await;
+    node.guard(&[], epoch).await;
+    node.done(DataCommand::Open, DataObservation::Opened).await;
+}
+
 /// A clone of `from` that streams.
 pub async fn join(node: &mut Node, from: &mut Node, epoch: u64) {
     node.copy(DataCommand::Clone { from: from.id }).await;
@@ -35,10 +51,7 @@ pub fn streams(from: &Node, id: NodeId) -> bool {
 
 #[tokio::test]
 async fn a_failover_and_the_return_of_the_old_primary() {
-    let Some(bench) = Bench::new(2) else { return };
-    let (mut a, mut b) = (bench.node(1), bench.node(2));
-    serve_alone(&mut a, 1).await;
-    join(&mut b, &mut a, 1).await;
+    let Some((_bench, mut a, mut b)) = pair().await else { return };
     a.guard(&[2], 1).await;
     let client = a.client().await.unwrap();
     for number in 0..10 {
@@ -46,11 +59,11 @@ async fn a_failover_and_the_return_of_the_old_primary() {
     }
 
     // The standby is deaf: what is written now stays on A alone, and is not acknowledged.
-    b.done(DataCommand::Stop, DataObservation::Stopped).await;
+    b.stop().await;
     assert!(!insert(&client, 99, A_WHILE).await, "acknowledged although the standby is gone");
     a.until("commits wait", |a| a.status.as_ref().is_some_and(|status| status.waiting_ms > 100)).await;
-    b.done(DataCommand::Kill, DataObservation::Stopped).await;
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    b.kill().await;
+    a.kill().await;
 
     b.done(DataCommand::Follow { upstream: a.id, epoch: 1 }, DataObservation::Started).await;
     let start = Instant::now();
@@ -93,6 +106,6 @@ async fn a_failover_and_the_return_of_the_old_primary() {
     b.done(DataCommand::Follow { upstream: a.id, epoch: 3 }, DataObservation::Started).await;
     a.until("standby streams", |a| streams(a, NodeId(2))).await;
     a.guard(&[2], 3).await;
-    b.done(DataCommand::Stop, DataObservation::Stopped).await;
-    a.done(DataCommand::Stop, DataObservation::Stopped).await;
+    b.stop().await;
+    a.stop().await;
 }

@@ -8,6 +8,7 @@ mod administrator;
 mod bench;
 mod copies;
 mod disks;
+mod divergence;
 mod failover;
 mod mishaps;
 mod refusals;

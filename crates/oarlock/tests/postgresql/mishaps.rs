@@ -1,7 +1,7 @@
 //! What happens to a running server, and what the agent makes of it.
 
 use crate::bench::{Bench, insert, right, rows, signal};
-use crate::failover::{SOON, join, serve_alone, streams};
+use crate::failover::{SOON, pair, serve_alone, streams};
 use oarlock_core::ids::NodeId;
 use oarlock_core::resource::database::{Data, DataCommand, DataObservation, Running};
 use rustix::process::Signal;
@@ -10,10 +10,7 @@ use std::time::Instant;
 /// An agent that ends takes nothing with it; the next one finds everything as it was.
 #[tokio::test]
 async fn a_restarted_agent_adopts_the_server() {
-    let Some(bench) = Bench::new(2) else { return };
-    let (mut a, mut b) = (bench.node(1), bench.node(2));
-    serve_alone(&mut a, 1).await;
-    join(&mut b, &mut a, 1).await;
+    let Some((_bench, mut a, mut b)) = pair().await else { return };
     a.guard(&[2], 1).await;
     let client = a.client().await.unwrap();
     assert!(insert(&client, 1, SOON).await);
@@ -45,7 +42,7 @@ async fn a_restarted_agent_adopts_the_server() {
     signal(&[b.postmaster().await], Signal::INT);
     b.until("ended", |b| b.exited.is_some()).await;
     assert!(b.exited.as_deref().unwrap().contains("exit code 0"), "a clean end that nobody asked for is one too");
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.kill().await;
 }
 
 /// A server that hangs, as a whole or only its main process, is told to be sick, and well again.
@@ -66,16 +63,13 @@ async fn a_frozen_server_is_sick() {
     }
     let frozen = a.processes().await;
     signal(&frozen, Signal::STOP);
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.kill().await;
 }
 
 /// A hand-over that cannot be done changes nothing for anybody.
 #[tokio::test]
 async fn a_hand_over_to_a_deaf_standby_is_called_off() {
-    let Some(bench) = Bench::new(2) else { return };
-    let (mut a, mut b) = (bench.node(1), bench.node(2));
-    serve_alone(&mut a, 1).await;
-    join(&mut b, &mut a, 1).await;
+    let Some((_bench, mut a, mut b)) = pair().await else { return };
     a.guard(&[2], 1).await;
     let client = a.client().await.unwrap();
     assert!(insert(&client, 1, SOON).await);
@@ -97,5 +91,5 @@ async fn a_hand_over_to_a_deaf_standby_is_called_off() {
     b.done(DataCommand::Promote { guard: right(2) }, DataObservation::Promoted).await;
     b.done(DataCommand::Open, DataObservation::Opened).await;
     assert_eq!(rows(&b.client().await.unwrap()).await, [1, 2, 3]);
-    b.done(DataCommand::Kill, DataObservation::Stopped).await;
+    b.kill().await;
 }

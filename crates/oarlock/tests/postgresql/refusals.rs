@@ -21,7 +21,7 @@ async fn nothing_is_acknowledged_without_a_proven_guard() {
     let client = a.client().await.unwrap();
     assert!(insert(&client, 1, A_WHILE).await, "a guard that could not be set stalls nobody");
 
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.kill().await;
     a.done(DataCommand::StartPrimary { guard: right(2) }, DataObservation::Started).await;
     assert_eq!(a.launcher.guard("db"), Some(right(2)));
     assert!(a.client().await.is_err(), "closed after a start");
@@ -31,7 +31,7 @@ async fn nothing_is_acknowledged_without_a_proven_guard() {
     a.guard(&[], 2).await;
     let client = a.client().await.unwrap();
     assert!(insert(&client, 3, A_WHILE).await);
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.kill().await;
 }
 
 /// What is not ours is left alone, with a reason and a hint.

@@ -11,6 +11,8 @@ pub(super) struct Account {
     pub records: usize,
     /// Transactions of others than the agent that were committed.
     pub commits: usize,
+    /// Why it does not hold everything, if so.
+    pub unread: Option<String>,
 }
 
 /// How many records of a tail are looked at.
@@ -27,13 +29,15 @@ impl Account {
         let others: Vec<&str> = text.lines().filter(|line| !housekeeping(line) && !ours(line)).collect();
         let records = others.len();
         let commits = others.iter().filter(|line| line.contains("desc: COMMIT")).count();
-        Account { text, records, commits }
+        Account { text, records, commits, unread: None }
     }
 
     /// In words.
     pub fn summary(&self) -> String {
         let more = if self.text.lines().count() >= LINES { " or more" } else { "" };
-        format!("{} records{more}, {} commits", self.records, self.commits)
+        let unread =
+            self.unread.as_ref().map(|reason| format!("; not all could be read: {reason}")).unwrap_or_default();
+        format!("{} records{more}, {} commits{unread}", self.records, self.commits)
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Control {
     pub min_recovery_timeline: u32,
     /// Size of a WAL segment in bytes.
     pub segment: u64,
+    /// Size of a page of WAL in bytes.
+    pub wal_page: u64,
     /// What the primary had of [`REPLAY_LIMITS`].
     pub limits: BTreeMap<&'static str, u64>,
 }
@@ -73,6 +75,7 @@ pub(super) fn parse(text: &str) -> Result<Control> {
         min_recovery: position("Minimum recovery ending location")?,
         min_recovery_timeline: timeline("Min recovery ending loc's timeline")?,
         segment: number("Bytes per WAL segment")?,
+        wal_page: number("WAL block size")?,
         limits,
     })
 }

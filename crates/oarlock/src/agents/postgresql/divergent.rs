@@ -24,16 +24,17 @@ pub(super) struct Fork {
 
 /// Where `own` leaves `source`; `None` when both are the same history.
 pub(super) fn fork(own: &History, source: &History) -> Option<Fork> {
-    let mut common = None;
+    let mut common =
+        Fork { timeline: own.timelines().next().map_or(own.current, |first| first.0), position: Position(0) };
     for (ours, theirs) in own.timelines().zip(source.timelines()) {
         if ours.0 != theirs.0 {
             // Both left the former timeline at the same place, for different ones.
-            return common;
+            return Some(common);
         }
         if ours.1 != theirs.1 {
             return Some(Fork { timeline: ours.0, position: ours.1.min(theirs.1) });
         }
-        common = Some(Fork { timeline: ours.0, position: ours.1 });
+        common = Fork { timeline: ours.0, position: ours.1 };
     }
     None
 }
@@ -53,14 +54,35 @@ impl History {
         self.past.iter().copied().chain([(self.current, Position(u64::MAX))])
     }
 
-    /// Parses a history file (of timeline `current`; empty for the first).
-    pub fn parse(text: &str, current: u32) -> History {
-        let past = text.lines().filter_map(|line| {
+    /// The timelines from a fork on, and from where on each is of interest.
+    pub fn after(&self, fork: Fork) -> Vec<(u32, Position)> {
+        let begins = std::iter::once(Position(0)).chain(self.past.iter().map(|(_, end)| *end));
+        let all = self.timelines().zip(begins).map(|((number, _), begin)| (number, begin.max(fork.position)));
+        all.skip_while(|(number, _)| *number != fork.timeline).collect()
+    }
+
+    /// Where the current timeline began: that is where a history of it could first differ.
+    pub fn newest(&self) -> Fork {
+        Fork { timeline: self.current, position: self.past.last().map_or(Position(0), |(_, end)| *end) }
+    }
+
+    /// Parses a history file (of timeline `current`; empty for the first and only for that).
+    pub fn parse(text: &str, current: u32) -> Result<History> {
+        let mut past = Vec::new();
+        // The last line may be the reason for which a timeline was left, which may be empty.
+        for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
             let mut fields = line.split_whitespace();
-            let number = fields.next()?.parse().ok()?;
-            Some((number, super::control::parse_lsn(fields.next()?)?))
-        });
-        History { past: past.collect(), current }
+            let number = fields.next().and_then(|field| field.parse().ok());
+            let end = fields.next().and_then(super::control::parse_lsn);
+            let (Some(number), Some(end)) = (number, end) else {
+                return Err(PgError::other(format!("the history of timeline {current} says \"{line}\"")));
+            };
+            past.push((number, end));
+        }
+        if past.is_empty() != (current == 1) {
+            return Err(PgError::other(format!("the history of timeline {current} names {} timelines", past.len())));
+        }
+        Ok(History { past, current })
     }
 }
 
@@ -195,8 +217,32 @@ mod tests {
         assert_eq!(fork(&history(&[(1, 50)], 2), &history(&[(1, 50)], 3)), at(1, 50));
         // Two timelines of the same number.
         assert_eq!(fork(&history(&[(1, 40)], 2), &history(&[(1, 50)], 2)), at(1, 40));
+        // We are two timelines behind, and the one that was followed is not ours.
+        assert_eq!(fork(&history(&[], 1), &history(&[(1, 50), (2, 60)], 3)), at(1, 50));
+        assert_eq!(fork(&history(&[(1, 50)], 4), &history(&[(1, 50), (2, 60)], 3)), at(1, 50));
+        // Nothing in common.
+        assert_eq!(fork(&history(&[], 2), &history(&[(1, 50)], 3)), at(2, 0));
         // The same history.
         assert_eq!(fork(&history(&[(1, 40)], 2), &history(&[(1, 40)], 2)), None);
+    }
+
+    #[test]
+    fn timelines_after_a_fork_begin_where_they_do() {
+        let own = history(&[(1, 40), (2, 60)], 4);
+        let after = |timeline, position| own.after(Fork { timeline, position: Position(position) });
+        assert_eq!(after(2, 50), [(2, Position(50)), (4, Position(60))]);
+        assert_eq!(after(1, 30), [(1, Position(30)), (2, Position(40)), (4, Position(60))]);
+        assert_eq!(own.newest(), Fork { timeline: 4, position: Position(60) });
+    }
+
+    #[test]
+    fn a_history_that_cannot_be_read_is_no_history() {
+        assert_eq!(History::parse("", 1).unwrap(), history(&[], 1));
+        let text = "1\t0/50\tno recovery target specified\n\n2\t0/60\tno recovery target specified\n";
+        assert_eq!(History::parse(text, 3).unwrap(), history(&[(1, 0x50), (2, 0x60)], 3));
+        assert!(History::parse("", 3).is_err(), "missing");
+        assert!(History::parse("1\t0/5", 2).is_ok());
+        assert!(History::parse("1\t", 2).is_err(), "cut off");
     }
 
     #[test]

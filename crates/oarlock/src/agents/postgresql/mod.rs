@@ -32,6 +32,7 @@ mod session;
 mod settings;
 mod source;
 mod upkeep;
+mod wal;
 
 use super::launcher::{Exit, Launcher};
 use oarlock_core::resource::database::{DataCommand, DataObservation};

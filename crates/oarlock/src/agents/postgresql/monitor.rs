@@ -15,13 +15,20 @@ use std::time::{Duration, Instant};
 /// A report is due after this even when nothing changed.
 const AT_LEAST_EVERY: Duration = Duration::from_millis(500);
 
-/// A copy that left the primary's history streams for a moment at each of its vain attempts. One
-/// that was seen to stream so often in a row really does.
+/// A copy that left the primary's history streams for a moment at each of its vain attempts, which
+/// are processes of their own. One whose same process was seen to stream so often really does.
 const STEADY: u32 = 3;
 
 /// Looks at the server until the task is aborted.
 pub(super) async fn watch<L: Launcher>(context: Shared<L>, board: Arc<Board>) {
-    let mut monitor = Monitor { session: None, streamed: 0, waiting: BTreeMap::new(), last: None, told: None };
+    let mut monitor = Monitor {
+        session: None,
+        receiver: String::new(),
+        streamed: 0,
+        waiting: BTreeMap::new(),
+        last: None,
+        told: None,
+    };
     loop {
         tokio::select! {
             () = context.look.notified() => {}
@@ -42,7 +49,8 @@ pub(super) async fn watch<L: Launcher>(context: Shared<L>, board: Arc<Board>) {
 
 struct Monitor {
     session: Option<Session>,
-    /// Looks in a row that saw the receiver stream.
+    /// The receiver that streamed at the last look, and how many looks in a row it was this one.
+    receiver: String,
     streamed: u32,
     /// Commits that wait, and since when.
     waiting: BTreeMap<String, Instant>,
@@ -50,11 +58,14 @@ struct Monitor {
     told: Option<(Instant, DataStatus)>,
 }
 
+/// The number of no process.
+const NO_RECEIVER: &str = "0";
+
 const STANDBY: &str = "select 's', pg_is_in_recovery(), \
     greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), \
-    exists (select from pg_stat_wal_receiver where status = 'streaming')";
+    coalesce((select pid from pg_stat_wal_receiver where status = 'streaming'), 0)";
 const PRIMARY: &str = "select 's', pg_is_in_recovery(), \
-    case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end, true; \
+    case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end, 0; \
     select 'r', application_name, state, flush_lsn, pid from pg_stat_replication order by backend_start desc, pid; \
     select 'w', pid, xact_start, '' from pg_stat_activity \
     where wait_event = 'SyncRep' and usename is distinct from 'oarlock'";
@@ -81,7 +92,7 @@ impl Monitor {
         for row in &rows {
             let text = |column| row.get(column).unwrap_or_default();
             match text(0) {
-                "s" => seen = Some((text(1) == "t", parse_lsn(text(2)), text(3) == "t")),
+                "s" => seen = Some((text(1) == "t", parse_lsn(text(2)), text(3).to_owned())),
                 "r" => {
                     let Some(node) = names::member_named(&members, text(1), epoch) else { continue };
                     if standbys.iter().any(|newer| newer.node == node && newer.streaming) {
@@ -98,10 +109,13 @@ impl Monitor {
                 }
             }
         }
-        let Some((recovery, position, streaming)) = seen else {
+        let Some((recovery, position, receiver)) = seen else {
             return Err(PgError::other("no state of the server"));
         };
-        self.streamed = if streaming { self.streamed.saturating_add(1) } else { 0 };
+        if receiver != self.receiver {
+            (self.receiver, self.streamed) = (receiver, 0);
+        }
+        self.streamed = if self.receiver == NO_RECEIVER { 0 } else { self.streamed.saturating_add(1) };
         standbys.sort_by_key(|standby| (standby.node, !standby.streaming));
         standbys.dedup_by_key(|standby| standby.node);
         end(&session, &overtaken, context.settings.timing.statement).await?;

@@ -129,14 +129,15 @@ pub(super) enum Start {
 /// Brings the data directory in order for a start; nothing runs on it.
 pub(super) fn prepare_data_dir(settings: &PgSettings, start: Start) -> Result<()> {
     let dir = &settings.data_dir;
-    let private = Owned { user: &settings.user, mode: 0o600 };
     remove_stale_lock(dir)?;
     // A trigger left by an interrupted promotion would promote the next standby at once.
     files::remove_file(&dir.join("promote"))?;
     files::remove_file(&dir.join("recovery.signal"))?;
     let signal = dir.join("standby.signal");
     match start {
-        Start::Standby if !signal.exists() => files::replace_durably(&signal, b"", private)?,
+        Start::Standby if !signal.exists() => {
+            return Err(PgError::other("this copy was a primary: it must be rewound before it follows"));
+        }
         Start::Primary if signal.exists() => {
             // Only a promotion begins a new timeline, by which a diverged copy is known later.
             return Err(PgError::other("this copy is a standby: it must be promoted, not started as a primary"));
@@ -145,7 +146,7 @@ pub(super) fn prepare_data_dir(settings: &PgSettings, start: Start) -> Result<()
     }
     let auto = dir.join("postgresql.auto.conf");
     if let Some(kept) = files::read_optional(&auto)?.as_deref().and_then(conf::without_overrides) {
-        files::replace_durably(&auto, kept.as_bytes(), private)?;
+        files::replace_durably(&auto, kept.as_bytes(), Owned { user: &settings.user, mode: 0o600 })?;
         tracing::warn!("removed settings made by ALTER SYSTEM that would override ours from {}", auto.display());
     }
     Ok(())

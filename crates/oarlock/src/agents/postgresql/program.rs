@@ -26,7 +26,7 @@ pub(super) fn environment(bin_dir: &std::path::Path) -> Vec<(String, String)> {
 impl<L: Launcher> Context<L> {
     /// Runs a tool that takes moments, as the server's user, and returns what it printed.
     pub async fn run_program(&self, program: &str, args: &[&str], after: Duration) -> Result<String> {
-        let output = self.output(program, args, after).await?;
+        let output = self.run_to_end(program, args, after).await?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             return Err(PgError::other(format!("{program}: {}", said.trim().replace('\n', " | "))));
@@ -34,13 +34,8 @@ impl<L: Launcher> Context<L> {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// [`Context::run_program`] for a tool whose exit code says nothing.
-    pub async fn run_to_end(&self, program: &str, args: &[&str], after: Duration) -> Result<String> {
-        let output = self.output(program, args, after).await?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    async fn output(&self, program: &str, args: &[&str], after: Duration) -> Result<Output> {
+    /// [`Context::run_program`] for a tool whose exit code does not say it all.
+    pub async fn run_to_end(&self, program: &str, args: &[&str], after: Duration) -> Result<Output> {
         let path = self.settings.bin_dir.join(program);
         let mut command = Command::new(&path);
         command.args(args).env_clear().envs(environment(&self.settings.bin_dir)).current_dir("/");

@@ -10,11 +10,14 @@ use super::files::{self, Owned};
 use super::layout::{self, Places, is_absent_or_empty};
 use super::names;
 use super::settings::PgSettings;
-use super::source::{Divergence, Source};
+use super::source::{Divergence, Relation, Source};
 use crate::agents::launcher::Launcher;
 use oarlock_core::ids::NodeId;
 use std::fs;
 use std::path::Path;
+
+/// Why a copy on its primary's own timeline is replaced.
+const BOTH: &str = "this copy and its primary were both primaries";
 
 impl<L: Launcher> Context<L> {
     /// Nothing may run on a directory that is replaced.
@@ -100,7 +103,17 @@ impl<L: Launcher> Context<L> {
         }
         let known = async {
             let control = self.control().await?;
-            let divergence = self.divergence(&control, source).await?;
+            let divergence = match self.relation(&control, source).await? {
+                Relation::Behind => None,
+                Relation::Same(_) if self.is_standby().await? => None,
+                Relation::Same(own) => {
+                    let mut divergence = self.tail(&control, &own, own.newest()).await?;
+                    // Kept also when its first records are gone.
+                    divergence.account.unread.get_or_insert_with(|| BOTH.to_owned());
+                    Some(divergence)
+                }
+                Relation::Diverged(divergence) => Some(divergence),
+            };
             Ok::<_, PgError>((control, divergence))
         };
         match known.await {
@@ -120,7 +133,7 @@ impl<L: Launcher> Context<L> {
     async fn save_tail(&self, control: &Control, divergence: &Divergence) -> Result<()> {
         let Divergence { fork, account } = divergence.clone();
         let from = super::control::format_lsn(fork.position);
-        if account.records == 0 {
+        if account.records == 0 && account.unread.is_none() {
             return Ok(());
         }
         let control = control.clone();
@@ -132,7 +145,8 @@ impl<L: Launcher> Context<L> {
             }
             let saved = divergent::save(&places.data, &control, fork, &account.text)?;
             let (what, place) = (account.summary(), saved.display());
-            let mut told = vec![format!("only this copy had what follows {from} ({what}): saved in {place}")];
+            let whose = if account.records == 0 { "perhaps only this copy had" } else { "only this copy had" };
+            let mut told = vec![format!("{whose} what follows {from} ({what}): saved in {place}")];
             told.extend(divergent::prune(&places.data, limit)?);
             Ok(told)
         });
@@ -147,15 +161,31 @@ impl<L: Launcher> Context<L> {
         self.require_down().await?;
         let control = self.control().await?;
         let source = self.source(from).await?;
-        let divergence = self.divergence(&control, &source).await?;
-        if let Some(divergence) = &divergence {
-            self.save_tail(&control, divergence).await?;
-            self.checkpoint_source(&source).await?;
-            self.run_rewind(&control, &source).await?;
+        match self.relation(&control, &source).await? {
+            Relation::Behind => {}
+            Relation::Same(_) if self.is_standby().await? => {}
+            // Two promotions at the same place bear the same number, and leave the same history.
+            Relation::Same(own) => {
+                return Err(PgError::other(format!("{BOTH} on timeline {}", own.current)));
+            }
+            Relation::Diverged(divergence) => {
+                self.save_tail(&control, &divergence).await?;
+                self.checkpoint_source(&source).await?;
+                self.run_rewind(&control, &source).await?;
+            }
         }
         self.arrange("make the rewound copy a standby", |settings, places, node| {
             become_standby(&settings, &places.data, &node)?;
             places.end_rewind()
+        })
+        .await
+    }
+
+    /// Whether the copy was last a standby.
+    async fn is_standby(&self) -> Result<bool> {
+        self.arrange("look for standby.signal", |_, places, _| {
+            let signal = places.data.join("standby.signal");
+            fs::exists(&signal).map_err(PgError::io("look at", &signal))
         })
         .await
     }

@@ -1,17 +1,18 @@
 //! Questions to the primary that is to be copied or followed: over TLS with the replication role,
 //! by `psql`, which comes with the server and speaks the replication protocol.
 
-use super::account::{self, Account};
+use super::account::Account;
 use super::context::Context;
-use super::control::{self, Control};
+use super::control::Control;
 use super::divergent::{self, Fork, History};
 use super::error::{PgError, Result};
 use super::files;
 use super::names;
 use super::session::REPLICATION_ROLE;
+use super::wal::Tail;
 use crate::agents::launcher::Launcher;
 use oarlock_core::ids::NodeId;
-use std::path::Path;
+use oarlock_core::resource::database::Position;
 use std::time::{Duration, Instant};
 
 /// How long a primary may take to let us in: it may be opening at this moment.
@@ -32,6 +33,17 @@ pub(super) struct Source {
     pub history: History,
 }
 
+/// How a copy stands to its primary.
+#[derive(Clone, Debug)]
+pub(super) enum Relation {
+    /// Both are on the same timeline.
+    Same(History),
+    /// The primary went on at or after the place where this copy ends.
+    Behind,
+    /// The copy has something of its own, or it cannot be told that it has not.
+    Diverged(Divergence),
+}
+
 /// What a copy has that its primary has not.
 #[derive(Clone, Debug)]
 pub(super) struct Divergence {
@@ -47,7 +59,7 @@ impl<L: Launcher> Context<L> {
         let connection = names::connection(&self.settings, &self.member(from)?, "oarlock");
         let start = Instant::now();
         let identity = loop {
-            match self.replication_query(&connection, "IDENTIFY_SYSTEM").await {
+            match self.identity(&connection).await {
                 Ok(identity) => break identity,
                 Err(error) if start.elapsed() > PATIENCE => {
                     let name = self.member(from)?.name;
@@ -63,14 +75,26 @@ impl<L: Launcher> Context<L> {
         let (Some(system), Some(timeline)) = (number(), number()) else {
             return Err(PgError::other(format!("the primary's identity: \"{}\"", identity.trim())));
         };
-        let timeline = u32::try_from(timeline).unwrap_or(0);
+        let timeline =
+            u32::try_from(timeline).map_err(|_| PgError::other(format!("timeline {timeline} of the primary")))?;
         let past = match timeline {
-            0 | 1 => String::new(),
+            1 => String::new(),
             _ => self.replication_query(&connection, &format!("TIMELINE_HISTORY {timeline}")).await?,
         };
         // The first line begins with the file's name.
         let past = past.split_once('|').map_or("", |(_, content)| content);
-        Ok(Source { connection, system, history: History::parse(past, timeline) })
+        Ok(Source { connection, system, history: History::parse(past, timeline)? })
+    }
+
+    /// What it is, once it is a primary: before that, it is still on its former timeline.
+    async fn identity(&self, connection: &str) -> Result<String> {
+        let target = format!("{connection} dbname='{}'", self.settings.database);
+        let recovery = "select pg_is_in_recovery()";
+        let recovery = self.run_program("psql", &["-XAtq", "-d", &target, "-c", recovery], PATIENCE).await?;
+        if recovery.trim() != "f" {
+            return Err(PgError::other("it is a standby"));
+        }
+        self.replication_query(connection, "IDENTIFY_SYSTEM").await
     }
 
     async fn replication_query(&self, connection: &str, query: &str) -> Result<String> {
@@ -85,37 +109,46 @@ impl<L: Launcher> Context<L> {
         self.run_program("psql", &["-XAtq", "-d", &target, "-c", "CHECKPOINT"], CHECKPOINT).await.map(drop)
     }
 
-    /// Compares our copy's history with the source's; `None`: the source goes on where we are.
-    pub async fn divergence(&self, control: &Control, source: &Source) -> Result<Option<Divergence>> {
+    /// Compares our copy with the source.
+    pub async fn relation(&self, control: &Control, source: &Source) -> Result<Relation> {
         if control.system != source.system {
             return Err(PgError::with_hint(
                 format!("this copy is of database cluster {}, the primary's is {}", control.system, source.system),
                 "the two were never one; move the directory away to have it cloned",
             ));
         }
-        let timeline = control.timeline.max(control.min_recovery_timeline);
-        let wal = self.settings.data_dir.join("pg_wal");
-        let after = self.settings.timing.start;
-        let history = wal.join(format!("{timeline:08X}.history"));
-        let read = move || files::read_optional(&history);
-        let past = files::blocking("read the history", after, read).await?.unwrap_or_default();
-        let own = History::parse(&past, timeline);
-        let Some(fork) = divergent::fork(&own, &source.history) else { return Ok(None) };
-        let start = control::format_lsn(fork.position);
-        let mut text = String::new();
-        // Ours from the fork on, the forked one and its own successors.
-        let later = own.past.iter().map(|(number, _)| *number).chain([timeline]);
-        for number in later.skip_while(|number| *number != fork.timeline) {
-            text.push_str(&self.records(&wal, number, &start).await?);
-        }
-        Ok((!text.is_empty()).then(|| Divergence { fork, account: Account::read(text) }))
+        let own = self.own_history(control).await?;
+        let Some(fork) = divergent::fork(&own, &source.history) else { return Ok(Relation::Same(own)) };
+        let divergence = self.tail(control, &own, fork).await?;
+        let Divergence { account, .. } = &divergence;
+        // Whoever is on a timeline of his own has diverged, whatever could be read of it.
+        let behind = own.current == fork.timeline && account.text.is_empty() && account.unread.is_none();
+        Ok(if behind { Relation::Behind } else { Relation::Diverged(divergence) })
     }
 
-    /// The records of a timeline from a position on, empty when there are none.
-    async fn records(&self, wal: &Path, timeline: u32, start: &str) -> Result<String> {
-        let (dir, timeline, lines) = (wal.display().to_string(), timeline.to_string(), account::LINES.to_string());
-        // Ends with an error at the end of the log, always; what counts is what it found before.
-        let args = ["-p", &dir, "-t", &timeline, "-s", start, "-n", &lines];
-        self.run_to_end("pg_waldump", &args, self.settings.timing.start).await
+    async fn own_history(&self, control: &Control) -> Result<History> {
+        // A promotion is in the second number at once, in the first after its first checkpoint.
+        let timeline = control.timeline.max(control.min_recovery_timeline);
+        let history = self.settings.data_dir.join("pg_wal").join(format!("{timeline:08X}.history"));
+        let read = move || files::read_optional(&history);
+        let past = files::blocking("read the history", self.settings.timing.start, read).await?;
+        History::parse(past.filter(|_| timeline > 1).as_deref().unwrap_or_default(), timeline)
+    }
+
+    /// What our copy has after a fork.
+    pub async fn tail(&self, control: &Control, own: &History, fork: Fork) -> Result<Divergence> {
+        let (mut text, mut unread) = (String::new(), None);
+        for (timeline, from) in own.after(fork) {
+            if from == Position(0) {
+                unread = Some(format!("no place is known from where timeline {timeline} is this copy's alone"));
+                continue;
+            }
+            match self.wal_after(control, timeline, from).await? {
+                Tail::Nothing => {}
+                Tail::Records(records) => text.push_str(&records),
+                Tail::Unread(reason) => unread = Some(reason),
+            }
+        }
+        Ok(Divergence { fork, account: Account { unread, ..Account::read(text) } })
     }
 }
