@@ -69,7 +69,7 @@ impl Driver {
             return;
         }
         let wanted = group.wanted.filter(|wanted| *wanted != site.me);
-        if wanted.is_some_and(|to| Self::is_hopeless(site, to)) && !(leaving.is_some() && self.is_past_return()) {
+        if wanted.is_some_and(|to| self.is_hopeless(site, group, to)) && !(leaving.is_some() && self.is_past_return()) {
             self.stage = Stage::Run;
             out.push(Out::Propose(Entry::Want { group: self.id, epoch: group.epoch, node: None }));
             return;
@@ -89,10 +89,11 @@ impl Driver {
         }
     }
 
-    /// A wish for a node that died or was taken out of service is over: it must not come true by
-    /// surprise when the node is back.
-    fn is_hopeless(site: &Site<'_>, to: NodeId) -> bool {
-        site.dead.contains(&to) || site.state.node(to).standby
+    /// A wish for a node that died, was taken out of service or has fallen behind is over: it must not
+    /// come true by surprise when the node is back, nor keep a better one from being wished for.
+    fn is_hopeless(&self, site: &Site<'_>, group: &GroupState, to: NodeId) -> bool {
+        let behind = self.database().is_some() && !group.in_sync.contains_key(&to);
+        site.dead.contains(&to) || site.state.node(to).standby || behind
     }
 
     /// Once the database has stopped, letting go is the shortest way back to service.
