@@ -68,12 +68,16 @@ pub enum Entry {
         /// The database cluster's own identifier.
         system: u64,
     },
-    /// The node's copy is not counted on any more. Also voids an undecided `Join` of it.
+    /// The node's copy is not counted on any more. Also voids whatever is undecided of this version;
+    /// for that alone it may name a node that has no copy in the set.
     Leave {
         /// Where the set stands.
         at: SetVersion,
         /// The copy's node.
         node: NodeId,
+        /// The agent's own number: only who proposed it knows that nothing is undecided that an agent
+        /// before it proposed.
+        life: u64,
     },
     /// The node may rewind or replace its copy, which is not in the set (§1.10).
     Rejoin {

@@ -95,6 +95,8 @@ enum Stage {
 #[derive(Clone, Debug)]
 pub struct Driver {
     id: GroupId,
+    /// This agent's own number: another one's proposals are not ours.
+    life: u64,
     units: Vec<Unit>,
     stage: Stage,
     /// The epoch we own, and since when we know.
@@ -119,6 +121,7 @@ impl Driver {
     pub fn new(id: GroupId, config: &GroupConfig, nonce: u64) -> Driver {
         let mut driver = Driver {
             id,
+            life: nonce,
             units: Vec::new(),
             stage: Stage::Run,
             owned: None,
@@ -232,6 +235,18 @@ impl Driver {
     pub fn rejoin_applied(&mut self, epoch: u64, nonce: u64) {
         if nonce == self.rejoin_nonce {
             self.rejoin = Some(epoch);
+        }
+    }
+
+    /// A `Leave` was applied that some agent had proposed.
+    pub fn leave_applied(&mut self, life: u64) {
+        if life != self.life {
+            return;
+        }
+        for unit in &mut self.units {
+            if let Unit::Database(database) = unit {
+                database.guarding.was_voided();
+            }
         }
     }
 

@@ -18,6 +18,8 @@ pub struct Rules {
     pub seal_first: bool,
     /// A member leaves the set before commits stop waiting for it.
     pub leave_first: bool,
+    /// Commits wait for fewer only once this agent itself has voided what one before it proposed.
+    pub void_first: bool,
     /// A copy joins the set only once it has what was there when commits began to wait for it.
     pub join_catch_up: bool,
     /// A copy is rewound or replaced only under a committed permission.
@@ -40,6 +42,7 @@ impl Default for Rules {
             stop_wait: true,
             seal_first: true,
             leave_first: true,
+            void_first: true,
             join_catch_up: true,
             rejoin_committed: true,
             open_flushed: true,

@@ -132,7 +132,7 @@ impl State {
                 outcome
             }
             Entry::Join { at, node, copy, system } => self.join(*at, *node, *copy, *system),
-            Entry::Leave { at, node } => self.leave(*at, *node),
+            Entry::Leave { at, node, .. } => self.leave(*at, *node),
             Entry::Rejoin { group, epoch, node, incarnation, .. } => self.rejoin(*group, *epoch, *node, *incarnation),
             Entry::Want { group, epoch, node } => self.want(*group, *epoch, *node),
             Entry::Standby { node, on } => self.set_standby(*node, *on),

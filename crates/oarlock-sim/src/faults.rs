@@ -249,9 +249,11 @@ impl World {
         }
     }
 
-    /// One memory at a time: with too many lost at once only a person can help.
+    /// One memory at a time: with too many lost at once only a person can help. The last one is mended
+    /// once a majority knows it, not when it is committed: who alone knows that may be the next.
     fn strike_memory(&mut self, sort: Sort, host: usize, other: usize) {
-        if self.missing_voter().is_some() || self.now < self.replacing_until_us {
+        let settled = self.checks.truth.voters.former.is_empty();
+        if self.missing_voter().is_some() || !settled || self.now < self.replacing_until_us {
             return;
         }
         if sort == Sort::Torn {

@@ -113,6 +113,47 @@ fn late_release(directed: &mut Directed) -> Result<(), Missed> {
     Ok(())
 }
 
+/// From the guard's order until the copy's join is proposed, and not longer.
+const LATE_JOIN_MS: u64 = 100;
+
+/// A copy is about to join: the proposal is on a slow way when the agent dies that made it. The next
+/// agent finds the standby gone, and would have commits wait for nobody.
+fn late_join(directed: &mut Directed) -> Result<(), Missed> {
+    directed.until_settled()?;
+    directed.run_ms(500);
+    directed.freeze_database(1, true);
+    directed.until("a set of one", |world| {
+        world.checks.truth.group(GroupId(0)).is_some_and(|group| group.in_sync.len() == 1)
+    })?;
+    directed.run_ms(300);
+    // The next one begins with a new version, which its agent may not find on its own disk after a restart.
+    directed.kill_database(0);
+    directed.until("a server that starts", |world| has_role(world, 0, Role::StartingPrimary))?;
+    directed.freeze_database(1, false);
+    let proposes = |world: &World| {
+        // Its own epoch's standby, for which commits have begun to wait.
+        let standby = world.connections.values().any(|connection| connection.standby.0 == 1);
+        standby && server_on(world, 0).is_some_and(|server| server.sync.as_ref().is_some_and(|sync| !sync.is_empty()))
+    };
+    directed.until("a guard that waits for the standby", proposes)?;
+    for other in 1..3 {
+        directed.world.network.detour(0, other, 250_000);
+    }
+    directed.run_ms(LATE_JOIN_MS);
+    directed.world.agent_crashes(0);
+    directed.kill_database(1);
+    for other in 1..3 {
+        directed.world.network.mend(0, other);
+    }
+    directed.run_ms(2_000);
+    Ok(())
+}
+
+#[test]
+fn commits_wait_for_fewer_only_once_what_a_former_agent_proposed_is_void() {
+    shows(Layout::Two, Rules { void_first: false, ..Rules::default() }, "no_lost_write", late_join);
+}
+
 #[test]
 fn nothing_starts_again_once_its_release_is_proposed() {
     shows(Layout::Four, Rules { seal_first: false, ..Rules::default() }, "one_owner", late_release);

@@ -251,6 +251,8 @@ impl Driver {
                 id: self.id,
                 group,
                 candidates: &candidates,
+                nodes: site.state.config.group(self.id).map_or(&[], |config| config.nodes.as_slice()),
+                life: self.life,
                 dead: site.dead,
                 patience,
                 own_copy,

@@ -31,6 +31,10 @@ pub struct View<'a> {
     pub group: &'a GroupState,
     /// Copies elsewhere that live, as reported.
     pub candidates: &'a [Candidate],
+    /// All nodes that may have a copy.
+    pub nodes: &'a [NodeId],
+    /// This agent's own number.
+    pub life: u64,
     /// Nodes committed as dead.
     pub dead: &'a BTreeSet<NodeId>,
     /// How long a member may be missing, or keep a commit waiting.
@@ -71,8 +75,11 @@ pub struct Guarding {
     opened: bool,
     opening: bool,
     joining: Option<Joining>,
-    /// A version that was committed while this primary was ours; before one is seen, a `Join`
-    /// forgotten by a former agent may still be under way.
+    /// A `Leave` of this agent's own was committed while this primary was ours; before that, a `Join`
+    /// proposed by a former agent may still be under way. A newer version alone does not tell: an agent
+    /// that has just started applies what was committed in the life of the former one.
+    voided: bool,
+    /// The version when this primary became ours, for sabotage tests.
     first_version: Option<u64>,
     status: Option<DataStatus>,
     missing_since: BTreeMap<NodeId, Mono>,
@@ -81,6 +88,8 @@ pub struct Guarding {
     join_after: Mono,
 }
 
+/// A node that has no copy anywhere.
+const NOBODY: NodeId = NodeId(0);
 /// A standby this close to the primary may be waited for while it catches up, in bytes.
 const NEAR: u64 = 4 * 1024 * 1024;
 /// Pause after a guard that could not be set.
@@ -120,6 +129,11 @@ impl Guarding {
     pub(super) fn was_set(&mut self, position: Position) {
         self.proven = self.setting.take();
         self.position = position;
+    }
+
+    /// A `Leave` that this agent proposed was applied.
+    pub fn was_voided(&mut self) {
+        self.voided = true;
     }
 
     pub(super) fn was_opened(&mut self) {
@@ -199,7 +213,7 @@ impl Guarding {
             let rest: BTreeSet<NodeId> = proven.iter().copied().filter(|member| *member != node).collect();
             return Some(self.order_guard(rest, view));
         }
-        Some(Step::Propose(Entry::Leave { at: at(view), node }))
+        Some(leave(node, view))
     }
 
     /// Drops a joining copy that has arrived, or that went away. A `Join` that was proposed is
@@ -218,7 +232,7 @@ impl Guarding {
             return None;
         }
         if undecided {
-            return Some(Step::Propose(Entry::Leave { at: at(view), node }));
+            return Some(leave(node, view));
         }
         self.joining = None;
         self.join_after = now + PAUSE;
@@ -226,11 +240,11 @@ impl Guarding {
     }
 
     fn set_guard(&mut self, members: BTreeSet<NodeId>, view: &View<'_>) -> Option<Step> {
-        // OFF needs a version committed in our time: see `first_version`.
-        let alone = view.group.in_sync.keys().eq([&view.me]);
-        if members.is_empty() && (!alone || self.first_version == Some(view.group.version)) {
-            let node = view.candidates.first().map_or(NodeId(0), |candidate| candidate.node);
-            return Some(Step::Propose(Entry::Leave { at: at(view), node }));
+        // Whoever is not waited for must not join by a late word of a former agent: see `voided`.
+        let everybody = view.nodes.iter().all(|node| *node == view.me || members.contains(node));
+        let voided = if view.rules.void_first { self.voided } else { self.first_version != Some(view.group.version) };
+        if !everybody && !voided {
+            return Some(leave(NOBODY, view));
         }
         Some(self.order_guard(members, view))
     }
@@ -273,6 +287,10 @@ impl Guarding {
         let members = self.required(view);
         self.set_guard(members, view)
     }
+}
+
+fn leave(node: NodeId, view: &View<'_>) -> Step {
+    Step::Propose(Entry::Leave { at: at(view), node, life: view.life })
 }
 
 fn at(view: &View<'_>) -> SetVersion {

@@ -52,6 +52,11 @@ impl Core {
                     driver.rejoin_applied(*epoch, *nonce);
                 }
             }
+            Entry::Leave { at, life, .. } => {
+                if let Some(driver) = self.drivers.get_mut(usize::from(at.group.0)) {
+                    driver.leave_applied(*life);
+                }
+            }
             Entry::Alive { node, .. } => self.voter.began(self.now, *node),
             Entry::Voters { change: VoterChange::Replace { node, from, .. }, .. } => {
                 let mine = if *node == self.me { *from } else { self.state.node(self.me).voter };

@@ -32,8 +32,10 @@ pub fn entry(entry: &Entry) -> String {
             format!("release {group:?} (epoch {epoch}{unwaited}){prefer}: {reason}")
         }
         Entry::Join { at, node, copy, .. } => format!("join {node} {copy:?} {}", version(at)),
-        Entry::Leave { at, node } if node.0 == 0 => format!("leave nobody {}: a forgotten join is void", version(at)),
-        Entry::Leave { at, node } => format!("leave {node} {}", version(at)),
+        Entry::Leave { at, node, .. } if node.0 == 0 => {
+            format!("leave nobody {}: a forgotten join is void", version(at))
+        }
+        Entry::Leave { at, node, .. } => format!("leave {node} {}", version(at)),
         Entry::Rejoin { group, epoch, node, .. } => {
             format!("rejoin {node} ({group:?} epoch {epoch}): its copy may be replaced")
         }

@@ -205,7 +205,7 @@ pub fn entry() -> impl Strategy<Value = Entry> {
             copy,
             system
         }),
-        (set_version(), server()).prop_map(|(at, node)| Entry::Leave { at, node }),
+        (set_version(), server(), any::<u64>()).prop_map(|(at, node, life)| Entry::Leave { at, node, life }),
         (group_id(), small(), node(), life(), any::<u64>()).prop_map(|(group, epoch, node, incarnation, nonce)| {
             Entry::Rejoin { group, epoch, node, incarnation, nonce }
         }),
