@@ -427,6 +427,11 @@ impl World {
         }
         let flushed = wal.len();
         let system = upstream.system;
+        // A rewind takes the log's files as they are; either has the primary flush them before it is done.
+        if let Some(dir) = self.dir(source, resource) {
+            dir.flushed = dir.wal.len();
+        }
+        let Some(instance) = self.instance(host, resource) else { return };
         instance.dir = Some(Dir { copy, system, history: upstream.history, wal, flushed, standby: true });
         self.answer(
             host,

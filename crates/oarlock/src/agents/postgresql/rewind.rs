@@ -172,6 +172,10 @@ impl<L: Launcher> Context<L> {
                 self.save_tail(&control, &divergence).await?;
                 self.checkpoint_source(&source).await?;
                 self.run_rewind(&control, &source).await?;
+                // It copies files of the log as they are, with what the primary has not flushed yet. Lost
+                // there in a crash, other records would take its place under the same timeline, and
+                // nobody could tell: so it is flushed before this copy counts for anything.
+                self.checkpoint_source(&source).await?;
             }
         }
         self.arrange("make the rewound copy a standby", |settings, places, node| {
