@@ -1,7 +1,7 @@
 //! The planner against another one: random clusters, ours and Pacemaker's `crm_simulate`.
 //!
 //! Each case is put to both, after translation. Where they differ there must be a reason that is
-//! known and wanted ([`reason::Reason`]), and with that reason written into the translation
+//! known and wanted (`reason::Reason`), and with that reason written into the translation
 //! Pacemaker must come to the same end. Nothing of Pacemaker is installed or started as a service.
 
 mod case;

@@ -2,7 +2,7 @@
 //!
 //! A letter says which machine is to serve (M), stand by (S) or be off (X): `MS,MX,XX,XM` starts with
 //! both, loses the second, then the first, and asks the second alone to serve, which it must refuse.
-//! What must come of each step is worked out here from the letters alone, by [`Expected`].
+//! What must come of each step is worked out from the letters alone (`play.rs`).
 
 mod play;
 mod survey;
