@@ -245,6 +245,8 @@ impl AddressAgent {
         let Ok(pairs) = list_connections(ip) else { return };
         if pairs != self.listed {
             self.listed.clone_from(&pairs);
+            // Also for this node: after a lapse the next owner may be the same one.
+            self.connected.set(ip, pairs.clone());
             let _ = self.events.send(AddressEvent::Connections(ip, pairs)).await;
         }
     }
