@@ -569,7 +569,7 @@ impl Memory {
                     voter: durable.voter,
                     log: Some(log),
                     promised: durable.promised.clone(),
-                    lease_max: durable.lease_max.max(lease),
+                    lease_max: if rules.lease_durable { durable.lease_max.max(lease) } else { lease },
                     begins: false,
                     lost: None,
                 };

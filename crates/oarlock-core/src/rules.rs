@@ -30,6 +30,14 @@ pub struct Rules {
     pub voters_durable: bool,
     /// A voter without intact state has lost its identity.
     pub lost_identity: bool,
+    /// A voter that acknowledged a long lease still knows it after a crash.
+    pub lease_durable: bool,
+    /// A lease of the former length stands for that length after the usual one became shorter.
+    pub former_lease: bool,
+    /// The voters change again only once those before them cannot act any more.
+    pub voters_settle: bool,
+    /// An epoch that the sentinel refuses to seal is not released.
+    pub seal_heeded: bool,
 }
 
 impl Default for Rules {
@@ -48,6 +56,39 @@ impl Default for Rules {
             open_flushed: true,
             voters_durable: true,
             lost_identity: true,
+            lease_durable: true,
+            former_lease: true,
+            voters_settle: true,
+            seal_heeded: true,
         }
+    }
+}
+
+impl Rules {
+    /// All rules but the one of this name; `None` when there is no such rule.
+    pub fn without(name: &str) -> Option<Rules> {
+        let mut rules = Rules::default();
+        let rule = match name {
+            "durable_promises" => &mut rules.durable_promises,
+            "start_counts" => &mut rules.start_counts,
+            "promise_wait" => &mut rules.promise_wait,
+            "lease_from_sending" => &mut rules.lease_from_sending,
+            "stop_wait" => &mut rules.stop_wait,
+            "seal_first" => &mut rules.seal_first,
+            "leave_first" => &mut rules.leave_first,
+            "void_first" => &mut rules.void_first,
+            "join_catch_up" => &mut rules.join_catch_up,
+            "rejoin_committed" => &mut rules.rejoin_committed,
+            "open_flushed" => &mut rules.open_flushed,
+            "voters_durable" => &mut rules.voters_durable,
+            "lost_identity" => &mut rules.lost_identity,
+            "lease_durable" => &mut rules.lease_durable,
+            "former_lease" => &mut rules.former_lease,
+            "voters_settle" => &mut rules.voters_settle,
+            "seal_heeded" => &mut rules.seal_heeded,
+            _ => return None,
+        };
+        *rule = false;
+        Some(rules)
     }
 }

@@ -56,7 +56,7 @@ impl World {
 
     /// After each event. What runs where is looked at when it has changed.
     pub fn check_always(&mut self) {
-        let budget = self.config.timing.stop_budget.0 * 11 / 10;
+        let budget = self.stop_budget_us() * 11 / 10;
         let mut stirred = false;
         for host in &mut self.hosts {
             stirred |= std::mem::take(&mut host.run.stirred);

@@ -4,6 +4,7 @@ use crate::run::{Plan, Verdict};
 use crate::scenario::Layout;
 use crate::words::{Course, Pace, Survey, Word};
 use clap::Parser;
+use oarlock_core::Rules;
 use serde::{Deserialize, Serialize};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -53,6 +54,9 @@ struct Arguments {
     /// The steps of a word follow each other without waiting for what comes of them
     #[arg(long)]
     hasty: bool,
+    /// Switch a rule of the core off, to see a checker catch it, as in stop_wait
+    #[arg(long, value_name = "RULE", value_parser = rules)]
+    without: Option<Rules>,
     /// In a word's XX the witness loses its power as well
     #[arg(long)]
     witness_too: bool,
@@ -82,6 +86,10 @@ fn range(text: &str) -> Result<(u64, u64), String> {
     if first <= last { Ok((first, last)) } else { Err(wrong()) }
 }
 
+fn rules(name: &str) -> Result<Rules, String> {
+    Rules::without(name).ok_or_else(|| format!("there is no rule {name:?}"))
+}
+
 /// Runs what the command line asks for; 1 when a rule was broken.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -97,6 +105,7 @@ pub fn main() -> ExitCode {
             tracing: arguments.trace,
             tracing_messages: arguments.messages,
             faults: !arguments.quiet,
+            rules: arguments.without.unwrap_or_default(),
             ..Plan::new(seed, arguments.layout)
         };
         return one(&plan);
@@ -182,7 +191,8 @@ fn many(arguments: &Arguments) -> ExitCode {
                     if seed > last || late || seed > stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    let plan = Plan { faults: !arguments.quiet, ..Plan::new(seed, layout) };
+                    let rules = arguments.without.unwrap_or_default();
+                    let plan = Plan { faults: !arguments.quiet, rules, ..Plan::new(seed, layout) };
                     let verdict = std::panic::catch_unwind(|| plan.run()).unwrap_or_else(|_| Verdict::panicked());
                     if verdict.broken.is_some() && !arguments.keep_going {
                         stop.fetch_min(seed, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 
 use crate::world::{What, World};
 use oarlock_core::Event;
-use oarlock_core::config::Kind;
+use oarlock_core::config::{Failback, Kind, Timing};
 use oarlock_core::ids::ResourceId;
 use oarlock_core::request::Request;
 
@@ -33,6 +33,8 @@ pub enum Fault {
     FastDisk(usize),
     /// The agent that could not save is started anew.
     Respawn(usize),
+    /// The agent starts anew under a grace once more.
+    RestartAgain(usize),
 }
 
 /// Kinds of fault, for the draw.
@@ -46,6 +48,14 @@ pub enum Sort {
     AllOff,
     /// kill -9 of the agent.
     AgentKill,
+    /// kill -9 of the sentinel.
+    SentinelKill,
+    /// kill -9 of agent and sentinel in one instant.
+    BothKill,
+    /// The agent starts anew under a grace, once or several times in a row.
+    Restart,
+    /// The sentinel is told to end, and another is started later.
+    Leave,
     /// SIGSTOP of the agent.
     Freeze,
     /// The whole machine stands still.
@@ -76,6 +86,8 @@ pub enum Sort {
     Torn,
     /// The administrator has a node's memory given up.
     Replace,
+    /// The administrator has another configuration applied: times, failback, preferences.
+    Configure,
     /// The administrator moves a group.
     Move,
     /// The administrator takes a node out of service, or back.
@@ -90,6 +102,10 @@ pub const SORTS: &[(Sort, u64)] = &[
     (Sort::LongOff, 2),
     (Sort::AllOff, 1),
     (Sort::AgentKill, 4),
+    (Sort::SentinelKill, 4),
+    (Sort::BothKill, 2),
+    (Sort::Restart, 3),
+    (Sort::Leave, 2),
     (Sort::Freeze, 4),
     (Sort::Pause, 2),
     (Sort::CutHost, 4),
@@ -105,6 +121,7 @@ pub const SORTS: &[(Sort, u64)] = &[
     (Sort::SaveFails, 1),
     (Sort::Torn, 2),
     (Sort::Replace, 1),
+    (Sort::Configure, 2),
     (Sort::Move, 3),
     (Sort::Standby, 2),
     (Sort::Maintenance, 1),
@@ -127,6 +144,19 @@ impl Swarm {
             sorts.push((Sort::PowerOff, 1));
         }
         Swarm { sorts, pause_us: rng.within(300_000, 4_000_000) }
+    }
+
+    /// Whether the configuration may change.
+    #[must_use]
+    pub fn configures(&self) -> bool {
+        self.sorts.iter().any(|(sort, _)| *sort == Sort::Configure)
+    }
+
+    /// Whether a sentinel may die in the middle of what it does.
+    #[must_use]
+    pub fn kills_sentinels(&self) -> bool {
+        let deadly = [Sort::SentinelKill, Sort::BothKill];
+        self.sorts.iter().any(|(sort, _)| deadly.contains(sort))
     }
 }
 
@@ -161,6 +191,7 @@ impl World {
             }
             Fault::FastDisk(host) => self.hosts[host].disk.slow_us = 0,
             Fault::Respawn(host) => self.agent_crashes(host),
+            Fault::RestartAgain(host) => self.restart_agent(host),
         }
     }
 
@@ -204,10 +235,8 @@ impl World {
                     self.ends(300_000, 6_000_000, Fault::PowerOn(host));
                 }
             }
-            Sort::AgentKill => self.agent_crashes(host),
-            Sort::Freeze => {
-                self.freeze(host, true);
-                self.ends(50_000, 5_000_000, Fault::Thaw(host));
+            Sort::AgentKill | Sort::SentinelKill | Sort::BothKill | Sort::Restart | Sort::Leave | Sort::Freeze => {
+                self.strike_agent(host, sort)
             }
             Sort::Pause => {
                 self.pause(host, true);
@@ -245,7 +274,31 @@ impl World {
                 self.ends(500_000, 3_000_000, Fault::Respawn(host));
             }
             Sort::Torn | Sort::Replace => self.strike_memory(sort, host, other),
+            Sort::Configure => self.configure(host),
             Sort::Move | Sort::Standby | Sort::Maintenance => self.strike_request(host, sort),
+        }
+    }
+
+    /// What befalls the agent and its sentinel.
+    fn strike_agent(&mut self, host: usize, sort: Sort) {
+        match sort {
+            Sort::AgentKill => self.agent_crashes(host),
+            Sort::SentinelKill => {
+                let after = self.rng.within(0, 8) as u32;
+                self.sentinel_doomed(host, after);
+            }
+            Sort::BothKill => self.both_killed(host),
+            Sort::Restart => {
+                self.restart_agent(host);
+                for turn in 1..=self.rng.within(0, 3) {
+                    self.after(turn * 1_500_000, What::Fault(Fault::RestartAgain(host)));
+                }
+            }
+            Sort::Leave => self.terminate(host),
+            _ => {
+                self.freeze(host, true);
+                self.ends(50_000, 5_000_000, Fault::Thaw(host));
+            }
         }
     }
 
@@ -328,6 +381,22 @@ impl World {
             _ => Request::Maintenance { on },
         };
         self.request(host, request);
+    }
+
+    /// Another configuration on top of the running one, as far as a running cluster takes it.
+    fn configure(&mut self, host: usize) {
+        let mut config = self.checks.truth.config.as_ref().clone();
+        config.generation += 1;
+        config.text = format!("simulated {}", self.number()).into();
+        let timings = [Timing::FAST, Timing::BALANCED, Timing::RELAXED];
+        config.timing = self.rng.pick(&timings).unwrap_or(config.timing);
+        for group in &mut config.groups {
+            group.failback = if self.rng.chance(300) { Failback::Auto } else { Failback::Never };
+            if self.rng.chance(300) {
+                group.nodes.reverse();
+            }
+        }
+        self.request(host, Request::Apply { config: Box::new(config) });
     }
 
     /// Somebody asks a node for something.

@@ -3,11 +3,13 @@
 use crate::clock::Clock;
 use crate::database::Instance;
 use crate::disk::Disk;
+use crate::succession::Grace;
 use oarlock_core::Core;
 use oarlock_core::Event;
+use oarlock_core::config::{Config, Timing};
 use oarlock_core::ids::{GroupId, NodeId, ResourceId};
 use oarlock_core::resource::Guard;
-use oarlock_core::sentinel::{FromSentinel, Sentinel};
+use oarlock_core::sentinel::{FromSentinel, Record, Sentinel};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A machine.
@@ -26,12 +28,16 @@ pub struct Host {
     pub sentinel: Option<Sentinel>,
     /// When the sentinel is woken next (true time).
     pub sentinel_due: Option<u64>,
+    /// Which sentinel it is, and what it leaves to the next.
+    pub watch: Watch,
     /// What lives as long as the machine has power.
     pub run: Run,
     /// The agent, while it lives.
     pub agent: Option<Agent>,
     /// Counts agents: what was under way for a former one is void.
     pub agent_life: u64,
+    /// The configuration file, once it was written by an agent.
+    pub file: Option<Config>,
     /// The agent is stopped (SIGSTOP).
     pub frozen: bool,
     /// The whole machine stands still.
@@ -48,6 +54,41 @@ pub struct Host {
     pub broken_service: bool,
     /// Copies of data, by resource.
     pub databases: BTreeMap<ResourceId, Instance>,
+}
+
+/// A machine's sentinels, one after the other.
+#[derive(Default)]
+pub struct Watch {
+    /// Counts them: what was under way for a former one is void.
+    pub number: u64,
+    /// The record as it was last saved, on a file system in memory; `None`: no sentinel since boot.
+    pub kept: Option<Box<Record>>,
+    /// It is killed after so many more effects.
+    pub doomed: Option<u32>,
+    /// It was told to end and stays only for the deadline.
+    pub keeper: bool,
+    /// It died together with whoever could have taken over at once: nobody holds the deadline.
+    pub orphaned: bool,
+    /// Since when the present one is there (true time).
+    pub since_us: u64,
+}
+
+impl Watch {
+    /// The present one is gone; the number of the next.
+    pub fn ends(&mut self) -> u64 {
+        self.number += 1;
+        self.doomed = None;
+        self.keeper = false;
+        self.number
+    }
+
+    /// The machine's power comes or goes: nothing is left of any.
+    pub fn rebooted(&mut self, now_us: u64) {
+        self.ends();
+        self.kept = None;
+        self.orphaned = false;
+        self.since_us = now_us;
+    }
 }
 
 /// What lives as long as the machine has power.
@@ -82,6 +123,10 @@ pub struct Agent {
     pub asked: BTreeMap<u64, Asked>,
     /// Counts questions.
     pub last_id: u64,
+    /// The times of the file it was started with.
+    pub timing: Timing,
+    /// The request for a grace that is under way, and what it is for.
+    pub grace: Option<(u64, Grace)>,
 }
 
 /// Why the sentinel was asked.
@@ -105,6 +150,8 @@ pub enum Asked {
     ServiceFailed(ResourceId),
     /// A service to stop.
     ServiceStop(ResourceId),
+    /// All before it, because the agent is to start anew.
+    Restart,
     /// A step of the database's job of this number.
     Database(ResourceId, u64),
 }
@@ -216,9 +263,11 @@ impl Host {
             disk: Disk::default(),
             sentinel: None,
             sentinel_due: None,
+            watch: Watch::default(),
             run: Run::new(0),
             agent: None,
             agent_life: 0,
+            file: None,
             frozen: false,
             paused: false,
             inbox: Vec::new(),

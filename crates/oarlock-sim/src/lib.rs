@@ -22,5 +22,6 @@ pub mod run;
 pub mod sabotage;
 pub mod scenario;
 pub mod shell;
+pub mod succession;
 pub mod words;
 pub mod world;

@@ -6,7 +6,7 @@ use crate::sabotage::Sabotage;
 use crate::shell::resource_at;
 use crate::world::{What, World};
 use oarlock_core::config::{GroupConfig, Kind};
-use oarlock_core::event::{Boot, Held};
+use oarlock_core::event::{Boot, Held, Loaded};
 use oarlock_core::ids::{GroupId, ResourceId};
 use oarlock_core::sentinel::{self, Act, Effect, Exit, FromSentinel, Outcome, Platform, Sentinel};
 use oarlock_core::time::Mono;
@@ -33,6 +33,7 @@ impl World {
         machine.run = Run::new(incarnation);
         machine.sentinel = Some(Sentinel::new(Platform::default()));
         machine.sentinel_due = None;
+        machine.watch.rebooted(self.now);
         for instance in machine.databases.values_mut() {
             instance.power_lost();
         }
@@ -51,6 +52,7 @@ impl World {
         machine.on = false;
         machine.boot += 1;
         machine.sentinel = None;
+        machine.watch.rebooted(self.now);
         machine.paused = false;
         machine.deferred.clear();
         machine.run = Run::new(0);
@@ -96,7 +98,7 @@ impl World {
     /// A new agent starts.
     pub fn spawn_agent(&mut self, host: usize, boot: u64) {
         let machine = &self.hosts[host];
-        if machine.boot != boot || machine.agent.is_some() {
+        if machine.boot != boot || machine.agent.is_some() || machine.watch.keeper {
             return;
         }
         let Some(sentinel) = &machine.sentinel else { return };
@@ -117,23 +119,41 @@ impl World {
         self.say(host, || format!("agent starts, held {held:?}"));
         let generation_told = record.generation;
         let durable = self.hosts[host].disk.load();
+        let mut config = self.hosts[host].file.clone().unwrap_or_else(|| self.config.clone());
+        // The file does not say which generation it is.
+        config.generation = match &durable {
+            Loaded::Intact(durable) => durable.log.state.config.generation,
+            _ => 1,
+        };
+        let timing = config.timing;
         self.check_loaded(host);
         let boot_args = Boot {
             me: self.hosts[host].id,
             incarnation: self.hosts[host].run.incarnation,
             held,
             durable,
-            config: self.config.clone(),
+            config,
             seed: self.rng.draw() >> 1,
         };
         let now = self.hosts[host].clock.at(self.now);
         let core = Core::with_rules(boot_args, now, self.rules);
         let machine = &mut self.hosts[host];
         machine.agent_life += 1;
-        let agent = Agent { core, due: None, generation_told, floor_told: 0, asked: BTreeMap::new(), last_id: 0 };
+        let agent = Agent {
+            core,
+            due: None,
+            generation_told,
+            floor_told: 0,
+            asked: BTreeMap::new(),
+            last_id: 0,
+            timing,
+            grace: None,
+        };
         machine.agent = Some(agent);
         let life = machine.agent_life;
+        let process = sentinel::Process { pid: life as u32, start_ticks: self.now };
         let databases: Vec<ResourceId> = machine.databases.keys().copied().collect();
+        self.sentinel(host, sentinel::Event::AgentStarted(process));
         self.drain(host);
         self.report_link(host);
         for resource in databases {
@@ -169,15 +189,20 @@ impl World {
         let now = self.hosts[host].clock.at(self.now).0;
         let Some(sentinel) = &mut self.hosts[host].sentinel else { return };
         let effects = sentinel.handle(now, event);
+        let number = self.hosts[host].watch.number;
         for effect in effects {
+            if self.sentinel_effect_counts(host) || self.hosts[host].watch.number != number {
+                return;
+            }
             self.effect(host, effect);
         }
         self.schedule_sentinel(host);
     }
 
     fn schedule_sentinel(&mut self, host: usize) {
-        // The sentinel may be late by a part of its budget; what it stops takes the rest.
-        let late = self.rng.within(0, self.config.timing.stop_budget.0 / 2);
+        // The sentinel may be late by a part of its budget; its death and what it stops take the rest.
+        let share = if self.swarm.kills_sentinels() { 4 } else { 2 };
+        let late = self.rng.within(0, self.stop_budget_us() / share);
         let now = self.now;
         let machine = &mut self.hosts[host];
         let Some(at) = machine.sentinel.as_ref().and_then(Sentinel::wake_at_us) else { return };
@@ -186,13 +211,13 @@ impl World {
             return;
         }
         machine.sentinel_due = Some(due);
-        let boot = machine.boot;
-        self.after(due - now, What::SentinelDue { host, boot });
+        let watch = machine.watch.number;
+        self.after(due - now, What::SentinelDue { host, watch });
     }
 
     /// The sentinel wakes.
-    pub fn sentinel_due(&mut self, host: usize, boot: u64) {
-        if self.hosts[host].boot == boot {
+    pub fn sentinel_due(&mut self, host: usize, watch: u64) {
+        if self.hosts[host].watch.number == watch {
             if self.hosts[host].sentinel_due.is_some_and(|due| due <= self.now) {
                 self.hosts[host].sentinel_due = None;
             }
@@ -202,9 +227,15 @@ impl World {
 
     fn effect(&mut self, host: usize, effect: Effect) {
         let boot = self.hosts[host].boot;
+        let watch = self.hosts[host].watch.number;
         let life = self.hosts[host].agent_life;
         match effect {
-            Effect::Save | Effect::Leave => {}
+            Effect::Save => {
+                let machine = &mut self.hosts[host];
+                let record = machine.sentinel.as_ref().map(|sentinel| Box::new(sentinel.record().clone()));
+                machine.watch.kept = record;
+            }
+            Effect::Leave => self.sentinel_leaves(host),
             Effect::Reply { id, reply } => {
                 self.after(80, What::Said { host, life, what: Box::new(FromSentinel::Reply { id, reply }) });
             }
@@ -213,39 +244,39 @@ impl World {
                 self.after(80, What::Said { host, life, what: Box::new(FromSentinel::Notice(notice)) });
             }
             // A fork leaves no room in between; what the program does with its time comes after.
-            Effect::Act { ticket, act: act @ Act::Spawn { .. } } => self.perform(host, boot, ticket, act),
+            Effect::Act { ticket, act: act @ Act::Spawn { .. } } => self.perform(host, watch, ticket, act),
             Effect::Act { ticket, act } => {
-                self.soon(100, 3_000, What::Act { host, boot, ticket, act: Box::new(act) });
+                self.soon(100, 3_000, What::Act { host, watch, ticket, act: Box::new(act) });
             }
             Effect::Kill { name } => self.kill(host, name),
             Effect::RemoveAddress(address) => {
-                self.soon(50, 1_000, What::AddressGoes { host, boot, address });
+                self.soon(50, 1_000, What::AddressGoes { host, boot, watch, address });
             }
             Effect::Silence { services, addresses } => {
                 self.say(host, || format!("sentinel silences {services:?} and {} addresses", addresses.len()));
                 for address in addresses {
-                    self.soon(50, 1_000, What::AddressGoes { host, boot, address });
+                    self.soon(50, 1_000, What::AddressGoes { host, boot, watch, address });
                 }
                 let spared = self.sabotage == Some(Sabotage::LapseSparesPrograms);
                 for name in services.into_iter().filter(|_| !spared) {
                     self.kill(host, name);
                 }
             }
-            Effect::Inspect { name } => self.after(100, What::Inspected { host, boot, name }),
+            Effect::Inspect { name } => self.after(100, What::Inspected { host, watch, name }),
         }
     }
 
-    fn kill(&mut self, host: usize, name: String) {
+    pub(crate) fn kill(&mut self, host: usize, name: String) {
         let boot = self.hosts[host].boot;
-        let budget = self.config.timing.stop_budget.0;
+        let budget = self.stop_budget_us();
         let Some(resource) = resource_named(&name) else { return };
         let Some(pid) = self.hosts[host].run.program(resource) else { return };
         self.soon(100, budget * 2 / 5, What::Dies { host, boot, resource, pid });
     }
 
     /// A look at what is left of a program.
-    pub fn process_inspected(&mut self, host: usize, boot: u64, name: String) {
-        if self.hosts[host].boot != boot {
+    pub fn process_inspected(&mut self, host: usize, watch: u64, name: String) {
+        if self.hosts[host].watch.number != watch {
             return;
         }
         let left = resource_named(&name).and_then(|resource| self.hosts[host].run.program(resource));
@@ -267,8 +298,8 @@ impl World {
     }
 
     /// An address is taken off its interface.
-    pub fn address_goes(&mut self, host: usize, boot: u64, address: sentinel::Address) {
-        if self.hosts[host].boot != boot {
+    pub fn address_goes(&mut self, host: usize, boot: u64, watch: u64, address: sentinel::Address) {
+        if self.hosts[host].boot != boot || self.hosts[host].watch.number != watch {
             return;
         }
         self.say(host, || format!("{} removed", address.ip));
@@ -279,8 +310,8 @@ impl World {
     }
 
     /// The sentinel's act takes place.
-    pub fn perform(&mut self, host: usize, boot: u64, ticket: u64, act: Act) {
-        if self.hosts[host].boot != boot {
+    pub fn perform(&mut self, host: usize, watch: u64, ticket: u64, act: Act) {
+        if self.hosts[host].watch.number != watch {
             return;
         }
         match act {
@@ -291,28 +322,28 @@ impl World {
                 machine.server_started(resource, pid);
                 let process = sentinel::Process { pid, start_ticks: self.now };
                 self.sentinel(host, sentinel::Event::Acted { ticket, outcome: Outcome::Forked(process) });
-                self.soon(100, 1_000, What::Executed { host, boot, ticket });
+                self.soon(100, 1_000, What::Executed { host, watch, ticket });
             }
             Act::AddAddress(address) => {
                 self.say(host, || format!("{} added", address.ip));
                 if let Some(resource) = resource_at(&address) {
                     self.hosts[host].run.address_up(resource);
                 }
-                self.executed(host, boot, ticket);
+                self.executed(host, watch, ticket);
             }
             Act::Promote { name, process, .. } => {
                 if let Some(resource) = resource_named(&name) {
                     self.promotion_begins(host, resource, process.pid);
                 }
-                self.executed(host, boot, ticket);
+                self.executed(host, watch, ticket);
             }
-            Act::Signal { .. } => self.executed(host, boot, ticket),
+            Act::Signal { .. } => self.executed(host, watch, ticket),
         }
     }
 
     /// An act is complete.
-    pub fn executed(&mut self, host: usize, boot: u64, ticket: u64) {
-        if self.hosts[host].boot == boot {
+    pub fn executed(&mut self, host: usize, watch: u64, ticket: u64) {
+        if self.hosts[host].watch.number == watch {
             self.sentinel(host, sentinel::Event::Acted { ticket, outcome: Outcome::Done });
         }
     }

@@ -7,6 +7,10 @@ pub enum Sabotage {
     UnguardedStart,
     /// A lapse takes addresses away, but kills nothing.
     LapseSparesPrograms,
+    /// A service is said to have stopped, and goes on.
+    StopIsALie,
+    /// A sentinel that takes over knows nothing of what the dead one started, nor of its lease.
+    SuccessorForgets,
     /// A standby confirms what is not on its disk.
     ConfirmUnflushed,
 }

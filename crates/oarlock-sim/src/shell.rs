@@ -5,6 +5,7 @@ use crate::sabotage::Sabotage;
 use crate::world::{What, World};
 use oarlock_core::ids::{GroupId, ResourceId};
 use oarlock_core::message::Message;
+use oarlock_core::request::Answer;
 use oarlock_core::resource::{
     AddressCommand, AddressObservation, Command, Observation, Order, ServiceCommand, ServiceObservation,
 };
@@ -39,7 +40,7 @@ impl World {
                 self.soon(100, 500 + slow, What::Saved { host, life, ticket });
             }
             Action::ArmLease { generation, incarnation, deadline, shortens, floor_index } => {
-                self.check_deadline(host, incarnation, deadline);
+                self.check_deadline(host, incarnation, deadline, shortens);
                 self.hosts[host].run.armed = Some((incarnation, generation));
                 let Some(agent) = &mut self.hosts[host].agent else { return };
                 let (told, reached) = (agent.generation_told, agent.floor_told);
@@ -62,14 +63,17 @@ impl World {
                 self.ask(host, Asked::Seal(group, epoch), Request::Floor { applied_index: 0, released });
             }
             Action::Drive(order) => self.order(host, order),
-            Action::Answer { id, answer } => self.told(host, || format!("request {id}: {answer:?}")),
+            Action::Answer { id, answer } => {
+                self.told(host, || format!("request {id}: {answer:?}"));
+                self.grace_answered(host, id, answer == Answer::Done);
+            }
             Action::Record(happening) => self.told(host, || happening.to_string()),
             Action::Renounce { reason } => {
                 self.told(host, || format!("memory given up: {reason}"));
                 self.hosts[host].disk.lose();
                 self.after(1_000, What::Fault(crate::faults::Fault::Respawn(host)));
             }
-            Action::AdoptConfig { generation, .. } => self.say(host, || format!("configuration {generation}")),
+            Action::AdoptConfig { generation, .. } => self.adopt_config(host, generation),
         }
     }
 
@@ -113,6 +117,10 @@ impl World {
                 };
                 self.ask(host, Asked::ServiceStart(resource), request);
             }
+            Command::Service(ServiceCommand::Stop { .. }) if self.sabotage == Some(Sabotage::StopIsALie) => {
+                let life = self.hosts[host].agent_life;
+                self.observed(host, life, resource, Observation::Service(ServiceObservation::Stopped));
+            }
             Command::Service(ServiceCommand::Stop { .. }) => {
                 self.ask(host, Asked::ServiceStop(resource), Request::KillGroup { name: name_of(resource) });
             }
@@ -136,7 +144,14 @@ impl World {
         if self.hosts[host].boot != boot || self.hosts[host].agent_life != life {
             return;
         }
+        let shorter_us = match &request {
+            Request::Shorten { deadline_us, .. } => Some(*deadline_us),
+            _ => None,
+        };
         self.sentinel(host, sentinel::Event::Request { id, request });
+        if let Some(deadline_us) = shorter_us {
+            self.lease_shortened(host, deadline_us);
+        }
     }
 
     /// The sentinel's words reach the agent.
@@ -152,6 +167,7 @@ impl World {
             FromSentinel::Notice(Notice::Silenced { generation, .. }) => {
                 self.tell(host, life, Event::Lapsed { generation });
             }
+            FromSentinel::Notice(Notice::Terminate) => self.told_to_end(host),
             FromSentinel::Notice(Notice::Exited { name, .. }) => self.program_ended(host, life, &name),
             FromSentinel::Notice(_) => {}
         }
@@ -166,6 +182,7 @@ impl World {
         };
         match why {
             Asked::Nothing => {}
+            Asked::Restart => self.agent_crashes(host),
             Asked::Lease(generation) => match refused {
                 None => self.tell(host, life, Event::LeaseArmed { generation }),
                 Some(reason) => self.say(host, || format!("lease refused: {reason}")),

@@ -9,7 +9,7 @@ use crate::network::Network;
 use crate::rng::Rng;
 use crate::sabotage::Sabotage;
 use crate::scenario::Variant;
-use oarlock_core::config::Config;
+use oarlock_core::config::{Config, Timing};
 use oarlock_core::ids::ResourceId;
 use oarlock_core::message::Message;
 use oarlock_core::sentinel::{self, FromSentinel};
@@ -29,21 +29,21 @@ pub enum What {
     /// A write to the disk is done.
     Saved { host: usize, life: u64, ticket: u64 },
     /// The sentinel wakes.
-    SentinelDue { host: usize, boot: u64 },
+    SentinelDue { host: usize, watch: u64 },
     /// The agent's question reaches the sentinel.
     Ask { host: usize, boot: u64, life: u64, id: u64, request: Box<sentinel::Request> },
     /// The sentinel's words reach the agent.
     Said { host: usize, life: u64, what: Box<FromSentinel> },
     /// The sentinel's act is done.
-    Act { host: usize, boot: u64, ticket: u64, act: Box<sentinel::Act> },
+    Act { host: usize, watch: u64, ticket: u64, act: Box<sentinel::Act> },
     /// A program that was just started executes.
-    Executed { host: usize, boot: u64, ticket: u64 },
+    Executed { host: usize, watch: u64, ticket: u64 },
     /// A program dies.
     Dies { host: usize, boot: u64, resource: ResourceId, pid: u32 },
     /// An address goes.
-    AddressGoes { host: usize, boot: u64, address: sentinel::Address },
+    AddressGoes { host: usize, boot: u64, watch: u64, address: sentinel::Address },
     /// The sentinel's look at what is left of a program.
-    Inspected { host: usize, boot: u64, name: String },
+    Inspected { host: usize, watch: u64, name: String },
     /// A service's check was good.
     ServiceChecked { host: usize, life: u64, resource: ResourceId, pid: u32 },
     /// A database command's next step.
@@ -70,6 +70,12 @@ pub enum What {
     ClientAnswer { client: usize, id: u64, good: bool },
     /// The sentinel starts an agent.
     Spawn { host: usize, boot: u64 },
+    /// The agent's socket to its sentinel has ended.
+    SentinelMissed { host: usize, life: u64, watch: u64 },
+    /// An agent's turn to start anew with a new configuration.
+    Renewal { host: usize, life: u64 },
+    /// Another sentinel takes over.
+    Succeed { host: usize, watch: u64 },
     /// A fault begins or ends.
     Fault(Fault),
 }
@@ -262,14 +268,14 @@ impl World {
             What::CoreDue { host, life } => self.core_due(host, life),
             What::Deliver { host, from, message } => self.deliver(host, from, message),
             What::Saved { host, life, ticket } => self.saved(host, life, ticket),
-            What::SentinelDue { host, boot } => self.sentinel_due(host, boot),
+            What::SentinelDue { host, watch } => self.sentinel_due(host, watch),
             What::Ask { host, boot, life, id, request } => self.ask_arrives(host, boot, life, id, *request),
             What::Said { host, life, what } => self.said(host, life, *what),
-            What::Act { host, boot, ticket, act } => self.perform(host, boot, ticket, *act),
-            What::Executed { host, boot, ticket } => self.executed(host, boot, ticket),
+            What::Act { host, watch, ticket, act } => self.perform(host, watch, ticket, *act),
+            What::Executed { host, watch, ticket } => self.executed(host, watch, ticket),
             What::Dies { host, boot, resource, pid } => self.dies(host, boot, resource, pid),
-            What::AddressGoes { host, boot, address } => self.address_goes(host, boot, address),
-            What::Inspected { host, boot, name } => self.process_inspected(host, boot, name),
+            What::AddressGoes { host, boot, watch, address } => self.address_goes(host, boot, watch, address),
+            What::Inspected { host, watch, name } => self.process_inspected(host, watch, name),
             What::ServiceChecked { host, life, resource, pid } => self.service_checked(host, life, resource, pid),
             What::Job { host, life, resource, number } => self.job(host, life, resource, number),
             What::Recovered { host, boot, resource, pid } => self.recovered(host, boot, resource, pid),
@@ -283,8 +289,23 @@ impl World {
             What::ClientWrite { client, host, id } => self.client_write(client, host, id),
             What::ClientAnswer { client, id, good } => self.client_answer(client, id, good),
             What::Spawn { host, boot } => self.spawn_agent(host, boot),
+            What::SentinelMissed { host, life, watch } => self.sentinel_missed(host, life, watch),
+            What::Renewal { host, life } => self.renewal(host, life),
+            What::Succeed { host, watch } => self.succeed(host, watch),
             What::Fault(fault) => self.fault(fault),
         }
+    }
+
+    /// All that is still to happen, in no order.
+    pub fn waiting(&self) -> impl Iterator<Item = &What> {
+        self.slots.iter().flatten()
+    }
+
+    /// What silencing a node may take at most, in microseconds.
+    #[must_use]
+    pub fn stop_budget_us(&self) -> u64 {
+        // Times may change; a machine does not become faster by that.
+        if self.swarm.configures() { Timing::FAST.stop_budget.0 } else { self.config.timing.stop_budget.0 }
     }
 
     /// The core of a host, with its life.
@@ -397,6 +418,9 @@ fn host_of(what: &What) -> Option<usize> {
         | What::Connect { host, .. }
         | What::Flushed { host, .. }
         | What::ClientWrite { host, .. }
+        | What::SentinelMissed { host, .. }
+        | What::Renewal { host, .. }
+        | What::Succeed { host, .. }
         | What::Spawn { host, .. } => Some(*host),
         What::WalArrives { .. }
         | What::WalFlushed { .. }

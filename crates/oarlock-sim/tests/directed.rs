@@ -2,11 +2,14 @@
 //! the same scenario passes.
 
 use oarlock_core::Rules;
+use oarlock_core::config::Timing;
 use oarlock_core::ids::{GroupId, NodeId};
 use oarlock_core::request::Request;
 use oarlock_sim::database::Role;
 use oarlock_sim::directed::{Directed, Missed, has_role, server_on};
+use oarlock_sim::faults::Sort;
 use oarlock_sim::run::Plan;
+use oarlock_sim::sabotage::Sabotage;
 use oarlock_sim::scenario::Layout;
 use oarlock_sim::world::World;
 
@@ -147,6 +150,59 @@ fn late_join(directed: &mut Directed) -> Result<(), Missed> {
     }
     directed.run_ms(2_000);
     Ok(())
+}
+
+/// Leases become shorter, the owner is cut off, and the other voters' agents are killed once they have
+/// that on their disks: what they acknowledged before was for longer.
+fn shorter_leases(directed: &mut Directed) -> Result<(), Missed> {
+    directed.until_settled()?;
+    directed.run_ms(3_000);
+    // Times may change: sentinels keep the shortest of the budgets.
+    directed.world.swarm.sorts = vec![(Sort::Configure, 0)];
+    let mut config = directed.world.config.clone();
+    config.generation = 2;
+    config.text = "shorter".into();
+    config.timing = Timing::FAST;
+    directed.world.request(2, Request::Apply { config: Box::new(config) });
+    let knows = |world: &World, host: usize| world.core(host).is_some_and(|core| core.state().config.generation == 2);
+    directed.until("a new configuration", |world| knows(world, 1) && knows(world, 2))?;
+    directed.isolate(0);
+    directed.run_ms(100);
+    directed.world.agent_crashes(1);
+    directed.world.agent_crashes(2);
+    directed.run_ms(4_000);
+    Ok(())
+}
+
+/// A service is handed over that is said to have stopped and has not.
+fn a_lie(directed: &mut Directed) -> Result<(), Missed> {
+    directed.until_settled()?;
+    directed.run_ms(500);
+    directed.world.request(2, Request::Move { group: GroupId(1), to: NodeId(2) });
+    directed.run_ms(5_000);
+    Ok(())
+}
+
+#[test]
+fn an_epoch_that_cannot_be_sealed_is_not_released() {
+    let lies = |rules, seed| {
+        let plan = Plan { rules, sabotage: Some(Sabotage::StopIsALie), ..Plan::new(seed, Layout::Four) };
+        let mut directed = Directed::new(&plan);
+        assert_eq!(a_lie(&mut directed), Ok(()));
+        directed.world.checks.broken
+    };
+    let deaf = Rules { seal_heeded: false, ..Rules::default() };
+    let caught = SEEDS.filter_map(|seed| lies(deaf, seed)).any(|broken| broken.starts_with("one_owner"));
+    assert!(caught, "one_owner noticed nothing");
+    for seed in SEEDS {
+        assert_eq!(lies(Rules::default(), seed), None, "seed {seed}");
+    }
+}
+
+#[test]
+fn leases_of_the_former_length_stand() {
+    let cut_short = Rules { former_lease: false, ..Rules::default() };
+    shows(Layout::Two, cut_short, "dead_means_proven", shorter_leases);
 }
 
 #[test]

@@ -57,3 +57,13 @@ fn a_lapse_that_kills_nothing() {
 fn a_standby_that_confirms_what_it_has_not_flushed() {
     caught(Rules::default(), Some(Sabotage::ConfirmUnflushed), &["no_lost_write"]);
 }
+
+#[test]
+fn a_sentinel_that_knows_nothing_of_the_one_before() {
+    caught(Rules::default(), Some(Sabotage::SuccessorForgets), &["lease_before_life", "one_owner"]);
+}
+
+#[test]
+fn a_voter_that_forgets_a_grace_in_a_crash() {
+    caught(Rules { lease_durable: false, ..Rules::default() }, None, &["dead_means_proven"]);
+}

@@ -1,5 +1,6 @@
 //! The voter's side: what it acknowledged, and what it may promise.
 
+use crate::config::Timing;
 use crate::ids::NodeId;
 use crate::message::{Promise, Renew};
 use crate::rules::Rules;
@@ -91,6 +92,12 @@ impl Voter {
             self.lease_saved = self.lease_saved.min(usual);
         }
         over
+    }
+
+    /// Another lease is the usual one from now on: what was acknowledged under the former may last for
+    /// as long as that.
+    pub fn usual_changed(&mut self, now: Mono, former: Span, timing: &Timing) {
+        self.long_until = self.long_until.max(now + timing.with_drift(former));
     }
 
     /// When the node was last acknowledged, if ever since this voter started.
@@ -204,7 +211,7 @@ impl Voter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Timing};
+    use crate::config::Config;
 
     fn state() -> State {
         let node = |id| crate::config::NodeConfig { id: NodeId(id), name: format!("n{id}"), witness: false };

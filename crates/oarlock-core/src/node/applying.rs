@@ -75,11 +75,11 @@ impl Core {
     /// The sentinel has answered to a seal.
     pub(super) fn sealed(&mut self, group: GroupId, epoch: u64, refused: Option<String>) {
         let driver = self.drivers.get_mut(usize::from(group.0));
-        if let Some((driver, reason)) = driver.zip(refused.as_deref()) {
+        if let Some((driver, reason)) = driver.zip(refused.as_deref()).filter(|_| self.rules.seal_heeded) {
             let happening = driver.seal_refused(reason);
             return self.record(happening);
         }
-        if let Some(config) = self.state.config.group(group).filter(|_| refused.is_none()) {
+        if let Some(config) = self.state.config.group(group).filter(|_| refused.is_none() || !self.rules.seal_heeded) {
             let sealed = self.sealed.entry(config.name.clone()).or_insert(epoch);
             *sealed = epoch.max(*sealed);
         }
@@ -97,6 +97,9 @@ impl Core {
         }
         self.voting.note_deaths(self.now, &state);
         if state.config.generation != before.config.generation {
+            if self.rules.former_lease {
+                self.voter.usual_changed(self.now, before.config.timing.lease, &before.config.timing);
+            }
             self.actions.push_back(Action::AdoptConfig {
                 generation: state.config.generation,
                 text: state.config.text.clone(),

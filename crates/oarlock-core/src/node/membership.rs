@@ -23,7 +23,11 @@ impl Core {
         }
         let timing = self.state.config.timing;
         self.next_renew = self.now + timing.heartbeat;
-        self.persisting.wanted |= self.voter.shorten(self.now, timing.lease);
+        if self.voter.shorten(self.now, timing.lease) {
+            self.persisting.wanted = true;
+            // What is still on its way to the disk will not be there for long.
+            self.persisting.leases.clear();
+        }
         self.renew();
         if self.consensus.as_ref().is_some_and(Consensus::may_plan) {
             self.send_beacon();

@@ -159,6 +159,7 @@ impl Core {
             absent: &absent,
             lost: &lost,
             disowned: &disowned,
+            settle: self.rules.voters_settle,
         };
         let Some(entry) = voters::change(&know) else { return };
         match &entry {

@@ -33,16 +33,19 @@ pub struct Electorate<'a> {
     pub lost: &'a BTreeMap<NodeId, VoterId>,
     /// Nodes whose memory shall be given up, and an identity that nobody has.
     pub disowned: &'a BTreeMap<NodeId, VoterId>,
+    /// Whether the voters before the last change must be known to be over.
+    pub settle: bool,
 }
 
 /// The next change of the voters, if it is time for one.
 pub fn change(know: &Electorate<'_>) -> Option<Entry> {
     let voters = &know.state.voters;
-    if !voters.former.is_empty() {
+    if !voters.former.is_empty() && know.settle {
         return settled(know);
     }
-    let change = replacement(know).or_else(|| resize(know))?;
-    Some(Entry::Voters { version: voters.version, change })
+    let change = replacement(know).or_else(|| resize(know));
+    let change = change.map(|change| Entry::Voters { version: voters.version, change });
+    change.or_else(|| settled(know).filter(|_| !voters.former.is_empty()))
 }
 
 /// The voters before the last change cannot act any more.

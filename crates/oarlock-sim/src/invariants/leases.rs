@@ -5,7 +5,7 @@ use crate::world::World;
 use oarlock_core::config::Kind;
 use oarlock_core::ids::{NodeId, ResourceId};
 use oarlock_core::message::Renew;
-use oarlock_core::time::Mono;
+use oarlock_core::time::{Mono, Span};
 use std::collections::BTreeMap;
 
 /// A renewal that is under way.
@@ -27,8 +27,10 @@ struct Asked {
 pub struct Memory {
     /// By incarnation and sequence number.
     asked: BTreeMap<(u64, u64), Asked>,
-    /// By host: latest deadline armed since its boot.
+    /// By host: latest deadline armed since its boot, but for longer ones that the sentinel gave up.
     deadline: BTreeMap<usize, (u64, Mono)>,
+    /// By host: the latest armed since the sentinel was asked to give up a longer one.
+    shorter: BTreeMap<usize, Mono>,
     /// Old renewals were last forgotten (true time).
     pruned_us: u64,
     /// Before this (true time) no lease that something runs under can be over.
@@ -80,21 +82,44 @@ impl World {
     }
 
     /// A node counts on its lease until `deadline`.
-    pub fn check_deadline(&mut self, host: usize, incarnation: u64, deadline: Mono) {
+    pub fn check_deadline(&mut self, host: usize, incarnation: u64, deadline: Mono, shortens: bool) {
         let node = self.hosts[host].id;
         let asked = self.checks.leases.asked.range((incarnation, 0)..=(incarnation, u64::MAX)).rev();
-        let long_enough = asked.map(|(_, asked)| asked).take_while(|asked| deadline.0 <= asked.at.0 + asked.lease_us);
-        // Whoever acknowledged a later one stands by an earlier one too, under the same voters.
-        let mut by: BTreeMap<u64, u64> = BTreeMap::new();
-        for asked in long_enough {
-            *by.entry(asked.voters_version).or_default() |= asked.by;
-        }
-        let granted = by.iter().any(|(version, by)| self.checks.voters.is_majority(*version, *by));
+        let asked = asked.map(|(_, asked)| asked);
+        let long_enough = |asked: &&Asked| deadline.0 <= asked.at.0 + asked.lease_us;
+        // Mostly the last ones; all, where leases became shorter.
+        let granted =
+            self.is_granted(asked.clone().take_while(long_enough)) || self.is_granted(asked.filter(long_enough));
         let boot = self.hosts[host].boot;
         let latest = self.checks.leases.deadline.entry(host).or_insert((boot, deadline));
         *latest = if latest.0 == boot { (boot, latest.1.max(deadline)) } else { (boot, deadline) };
+        if shortens {
+            self.checks.leases.shorter.insert(host, deadline);
+        } else if let Some(shorter) = self.checks.leases.shorter.get_mut(&host) {
+            *shorter = deadline.max(*shorter);
+        }
         if !granted {
             self.broken("lease_before_life", format!("{node} counts on its lease until {deadline:?}, not granted"));
+        }
+    }
+
+    /// Whoever acknowledged a later one stands by an earlier one too, under the same voters.
+    fn is_granted<'a>(&self, renewals: impl Iterator<Item = &'a Asked>) -> bool {
+        let mut by: BTreeMap<u64, u64> = BTreeMap::new();
+        for asked in renewals {
+            *by.entry(asked.voters_version).or_default() |= asked.by;
+        }
+        by.iter().any(|(version, by)| self.checks.voters.is_majority(*version, *by))
+    }
+
+    /// The sentinel was asked for a shorter lease: once that is on file, no longer one can be had back.
+    pub fn lease_shortened(&mut self, host: usize, to_us: u64) {
+        let kept = self.hosts[host].watch.kept.as_ref().and_then(|record| record.deadline_us);
+        if kept.is_some_and(|kept| kept <= to_us)
+            && let Some(shorter) = self.checks.leases.shorter.remove(&host)
+        {
+            let boot = self.hosts[host].boot;
+            self.checks.leases.deadline.insert(host, (boot, shorter));
         }
     }
 
@@ -104,7 +129,7 @@ impl World {
         if !stirred && self.now <= self.checks.leases.good_until_us {
             return;
         }
-        let budget = self.config.timing.stop_budget;
+        let budget = Span(self.stop_budget_us());
         let mut good_until = u64::MAX;
         for (index, host) in self.hosts.iter().enumerate() {
             let service =

@@ -13,10 +13,11 @@ impl World {
         }
     }
 
-    /// Whether a machine went on after a pause so lately that it may not be silent yet.
+    /// Whether a machine went on after a pause so lately that it may not be silent yet; or agent and
+    /// sentinel were killed in one instant, and nobody holds its deadline.
     pub fn has_just_resumed(&self, host: &Host) -> bool {
-        let budget = self.config.timing.stop_budget.0 * 11 / 10;
-        host.run.resumed_at_us.is_some_and(|at| self.now < at + budget)
+        let budget = self.stop_budget_us() * 11 / 10;
+        host.watch.orphaned || host.run.resumed_at_us.is_some_and(|at| self.now < at + budget)
     }
 
     fn two_owners(&self) -> Option<String> {

@@ -72,6 +72,9 @@ impl World {
             let host = usize::from(id.0) - 1;
             let now = self.hosts[host].clock.at(self.now);
             let live = self.checks.leases.latest(host, self.hosts[host].boot).is_some_and(|deadline| now < deadline);
+            // What is on file is what the next sentinel would go on with.
+            let kept = self.hosts[host].watch.kept.as_ref().and_then(|record| record.deadline_us);
+            let live = live || kept.is_some_and(|deadline_us| now.0 < deadline_us);
             if live && self.hosts[host].on {
                 self.broken("dead_means_proven", format!("{id} is taken for dead and has a lease"));
             }
