@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod launcher;
+pub mod mariadb;
 pub mod postgresql;
 pub mod service;
 pub mod user;

@@ -10,7 +10,7 @@ use std::path::Path;
 const FILE: &str = "oarlock-copy-id";
 
 /// The number of the copy in `data_dir` if it has one that was given on `node`.
-pub(super) fn read(data_dir: &Path, node: &str) -> Result<Option<CopyId>> {
+pub(in crate::agents) fn read(data_dir: &Path, node: &str) -> Result<Option<CopyId>> {
     let text = files::read_optional(&data_dir.join(FILE))?;
     Ok(text.as_deref().and_then(|text| parse(text, node)))
 }
@@ -22,7 +22,7 @@ fn parse(text: &str, node: &str) -> Option<CopyId> {
 }
 
 /// Gives the copy in `data_dir` a new number, durably.
-pub(super) fn renew(data_dir: &Path, node: &str, owned: Owned<'_>) -> Result<CopyId> {
+pub(in crate::agents) fn renew(data_dir: &Path, node: &str, owned: Owned<'_>) -> Result<CopyId> {
     let copy = random()?;
     files::replace_durably(&data_dir.join(FILE), format!("{copy}\nnode {node}\n").as_bytes(), owned)?;
     Ok(copy)

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The word in the names of the directories.
-pub(super) const KIND: &str = "divergent";
+pub(in crate::agents) const KIND: &str = "divergent";
 
 /// Where a copy's history leaves that of the primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ fn sync_all(dir: &Path) -> Result<()> {
 }
 
 /// Where the tail of `copy` was saved before, if it was: a rewind that fails is followed by a clone.
-pub(super) fn saved_of(data: &Path, copy: Option<CopyId>, node: &str) -> Result<Option<PathBuf>> {
+pub(in crate::agents) fn saved_of(data: &Path, copy: Option<CopyId>, node: &str) -> Result<Option<PathBuf>> {
     let Some(copy) = copy else { return Ok(None) };
     for dir in list(data)? {
         if copy::read(&dir, node)? == Some(copy) {
@@ -155,7 +155,7 @@ pub(super) fn saved_of(data: &Path, copy: Option<CopyId>, node: &str) -> Result<
 
 /// Removes the oldest saved directories until all together are within the limit; never the newest.
 /// Says what was removed.
-pub(super) fn prune(data: &Path, limit_mib: u64) -> Result<Vec<String>> {
+pub(in crate::agents) fn prune(data: &Path, limit_mib: u64) -> Result<Vec<String>> {
     let mut saved = list(data)?;
     let newest = saved.pop();
     let mut total: u64 = newest.as_deref().map_or(0, size);

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 /// Who a new file belongs to and what others may do with it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Owned<'a> {
+pub(in crate::agents) struct Owned<'a> {
     pub user: &'a ServerUser,
     pub mode: u32,
 }
 
 /// Runs file operations on a thread of their own; a disk that hangs costs that thread, not us.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(in crate::agents) async fn blocking<T: Send + 'static>(
     what: &str,
     deadline: Duration,
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -30,12 +30,12 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// Replaces a file in one step, for readers; not flushed to disk.
-pub(super) fn replace(path: &Path, content: &[u8], owned: Owned<'_>) -> Result<()> {
+pub(in crate::agents) fn replace(path: &Path, content: &[u8], owned: Owned<'_>) -> Result<()> {
     write_beside(path, content, owned, false)
 }
 
 /// Replaces a file in one step and durably.
-pub(super) fn replace_durably(path: &Path, content: &[u8], owned: Owned<'_>) -> Result<()> {
+pub(in crate::agents) fn replace_durably(path: &Path, content: &[u8], owned: Owned<'_>) -> Result<()> {
     write_beside(path, content, owned, true)?;
     sync_parent(path)
 }
@@ -59,7 +59,7 @@ fn write_beside(path: &Path, content: &[u8], owned: Owned<'_>, durable: bool) ->
 }
 
 /// Sets mode and, when we may, owner.
-pub(super) fn give(path: &Path, owned: Owned<'_>) -> Result<()> {
+pub(in crate::agents) fn give(path: &Path, owned: Owned<'_>) -> Result<()> {
     let mode = fs::Permissions::from_mode(owned.mode);
     fs::set_permissions(path, mode).map_err(PgError::io("set the mode of", path))?;
     if rustix::process::geteuid().is_root() {
@@ -69,14 +69,14 @@ pub(super) fn give(path: &Path, owned: Owned<'_>) -> Result<()> {
 }
 
 /// Flushes the directory that holds `path`.
-pub(super) fn sync_parent(path: &Path) -> Result<()> {
+pub(in crate::agents) fn sync_parent(path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let dir = File::open(parent).map_err(PgError::io("open", parent))?;
     dir.sync_all().map_err(PgError::io("flush", parent))
 }
 
 /// Removes a file; its absence is success.
-pub(super) fn remove_file(path: &Path) -> Result<()> {
+pub(in crate::agents) fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PgError::io("remove", path)(error)),
         _ => Ok(()),
@@ -84,7 +84,7 @@ pub(super) fn remove_file(path: &Path) -> Result<()> {
 }
 
 /// Reads a small text file; `None` when it is not there.
-pub(super) fn read_optional(path: &Path) -> Result<Option<String>> {
+pub(in crate::agents) fn read_optional(path: &Path) -> Result<Option<String>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -93,7 +93,7 @@ pub(super) fn read_optional(path: &Path) -> Result<Option<String>> {
 }
 
 /// The last lines of a log from `offset` on, at most 2,000 bytes, in one line.
-pub(super) fn tail(path: &Path, offset: u64) -> String {
+pub(in crate::agents) fn tail(path: &Path, offset: u64) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
@@ -108,6 +108,6 @@ pub(super) fn tail(path: &Path, offset: u64) -> String {
 }
 
 /// Length of a file, 0 when it is not there.
-pub(super) fn length(path: &Path) -> u64 {
+pub(in crate::agents) fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }

@@ -13,7 +13,7 @@ const COMPLETE: &str = "oarlock-complete";
 
 /// Where things are. All names begin with that of the data directory and stay on its file system.
 #[derive(Clone, Debug)]
-pub(super) struct Places {
+pub(in crate::agents) struct Places {
     /// The data directory.
     pub data: PathBuf,
     /// A new one in the making.
@@ -116,7 +116,7 @@ impl Places {
 }
 
 /// Whether nothing would be lost by putting something else there.
-pub(super) fn is_absent_or_empty(dir: &Path) -> Result<bool> {
+pub(in crate::agents) fn is_absent_or_empty(dir: &Path) -> Result<bool> {
     match fs::read_dir(dir) {
         Ok(mut entries) => Ok(entries.next().is_none()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
@@ -125,14 +125,14 @@ pub(super) fn is_absent_or_empty(dir: &Path) -> Result<bool> {
 }
 
 /// `DIR` + `suffix`.
-pub(super) fn beside(dir: &Path, suffix: &str) -> PathBuf {
+pub(in crate::agents) fn beside(dir: &Path, suffix: &str) -> PathBuf {
     let mut name: OsString = dir.file_name().unwrap_or_default().to_owned();
     name.push(suffix);
     dir.with_file_name(name)
 }
 
 /// `DIR.KIND-DATE`, one that is not there yet.
-pub(super) fn dated(dir: &Path, kind: &str) -> Result<PathBuf> {
+pub(in crate::agents) fn dated(dir: &Path, kind: &str) -> Result<PathBuf> {
     let base = beside(dir, &format!(".{kind}-{}", utc_now()));
     let numbered = |number: u32| beside(&base, &format!("-{number}"));
     let names = std::iter::once(base.clone()).chain((2..100).map(numbered));
@@ -141,7 +141,7 @@ pub(super) fn dated(dir: &Path, kind: &str) -> Result<PathBuf> {
 }
 
 /// Now, as `20261122T154108Z`: sorts by age.
-pub(super) fn utc_now() -> String {
+pub(in crate::agents) fn utc_now() -> String {
     utc(clock_gettime(ClockId::Realtime).tv_sec)
 }
 

@@ -1,0 +1,188 @@
+//! Whom commits wait for, and the proof that it is so (PROTOCOL §5.5, §6.1).
+//!
+//! The server's replication stays semi-synchronous at all times, so that a standby that connects
+//! confirms what it gets. ON: a commit waits for that without end. OFF: for a millisecond, and for
+//! nobody when nobody is there. The proof of ON is a commit of ours that was confirmed: as a
+//! receiver writes what it gets in order, it then has all that was committed before.
+
+use super::accounts::{account, node_of};
+use super::binlog::GtidList;
+use super::context::Context;
+use super::error::{MariaError, Result};
+use super::session::{Commits, Session, text};
+use crate::agents::launcher::Launcher;
+use oarlock_core::ids::NodeId;
+use oarlock_core::resource::database::{Position, Running};
+use std::time::{Duration, Instant};
+
+/// A commit of ours that goes to the standby as a client's does.
+const MARK: &str = "update oarlock.mark set n = n + 1 where id = 1";
+/// Between two looks at the server.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A standby's receiver, as the primary sees it.
+pub(super) struct Receiver {
+    pub node: NodeId,
+    /// It has been sent all there is, or nearly.
+    pub near: bool,
+}
+
+impl Receiver {
+    /// From its account and the state of what serves it.
+    pub fn of(user: &str, state: &str, epoch: u64) -> Option<Receiver> {
+        Some(Receiver { node: node_of(user, epoch)?, near: state.contains("has sent all binlog") })
+    }
+}
+
+/// What the server counts of commits that wait.
+struct Count {
+    on: bool,
+    confirmed: u64,
+    unconfirmed: u64,
+}
+
+impl<L: Launcher> Context<L> {
+    /// Commits wait for every one of `members`, for none when empty; returns the position that is
+    /// covered by the proof.
+    pub async fn set_guard(&self, members: &[NodeId], epoch: u64) -> Result<Position> {
+        self.require_up()?;
+        if self.server().running != Running::Primary {
+            return Err(MariaError::other("a standby has no guard to set"));
+        }
+        if self.server().epoch != epoch {
+            let mut session = self.session().await?;
+            self.server().epoch = epoch;
+            self.provision(&mut session, epoch).await?;
+        }
+        let deadline = Instant::now() + self.settings.timing.guard;
+        let position = match members {
+            [] => self.guard_off(deadline).await?,
+            [member] => self.guard_on(*member, epoch, deadline).await?,
+            _ => {
+                let what = format!("commits cannot wait for {} standbys, only for one", members.len());
+                return Err(MariaError::with_hint(what, "keep the group of a mariadb resource to two nodes"));
+            }
+        };
+        self.look.notify_one();
+        Ok(Position(position))
+    }
+
+    async fn guard_off(&self, deadline: Instant) -> Result<u64> {
+        let after = self.settings.timing.statement;
+        let mut session = self.session().await?;
+        {
+            let mut server = self.server();
+            server.guard_on = false;
+            server.guard_changes += 1;
+        }
+        for sql in [
+            "set global rpl_semi_sync_master_timeout=1",
+            "set global rpl_semi_sync_master_wait_no_slave=OFF",
+            // Lets go whoever waits; a standby that is connected goes on confirming.
+            "set global rpl_semi_sync_master_enabled=OFF",
+            "set global rpl_semi_sync_master_enabled=ON",
+        ] {
+            session.run(sql, after).await?;
+        }
+        self.commit_mark(deadline).await
+    }
+
+    async fn guard_on(&self, member: NodeId, epoch: u64, deadline: Instant) -> Result<u64> {
+        let was_on = self.server().guard_on;
+        // First see that it is there at all: a guard that cannot be proven need not stall anyone.
+        self.wait_for_receiver(member, epoch, deadline).await?;
+        let mut session = self.session().await?;
+        self.wait_for_ever(&mut session).await?;
+        let proof = self.prove_on(&mut session, deadline).await;
+        if proof.is_err() && !was_on {
+            // Never weaker than before; but clients must not wait for an attempt that failed.
+            self.guard_off(Instant::now() + self.settings.timing.guard).await?;
+        }
+        proof
+    }
+
+    async fn prove_on(&self, session: &mut Session, deadline: Instant) -> Result<u64> {
+        // After a time without it the server waits again only once the standby has caught up.
+        let mut before = self.count(session).await?;
+        while !before.on {
+            self.pause(deadline, "a standby that has caught up").await?;
+            before = self.count(session).await?;
+        }
+        let position = self.confirm(deadline).await?;
+        let after = self.count(session).await?;
+        if !after.on || after.unconfirmed != before.unconfirmed || after.confirmed <= before.confirmed {
+            return Err(MariaError::other("a commit was acknowledged that no standby had confirmed"));
+        }
+        Ok(position)
+    }
+
+    async fn count(&self, session: &mut Session) -> Result<Count> {
+        let rows = session.rows("show global status like 'rpl_semi_sync_master%'", self.settings.timing.statement);
+        let rows = rows.await?;
+        let value = |name: &str| {
+            let row = rows.iter().find(|row| text(row, 0).is_some_and(|found| found.eq_ignore_ascii_case(name)));
+            row.and_then(|row| text(row, 1)).unwrap_or_default()
+        };
+        let number = |name: &str| value(name).parse().unwrap_or(0);
+        Ok(Count {
+            on: value("rpl_semi_sync_master_status") == "ON",
+            confirmed: number("rpl_semi_sync_master_yes_tx"),
+            unconfirmed: number("rpl_semi_sync_master_no_tx"),
+        })
+    }
+
+    /// Whether the server waits as it was told to; what is wrong, if it does not.
+    pub async fn guard_problem(&self, session: &mut Session) -> Result<Option<String>> {
+        let on = self.count(session).await?.on;
+        let wanted = self.server().guard_on && self.server().running == Running::Primary;
+        Ok((wanted && !on).then(|| "commits are acknowledged without the standby".to_owned()))
+    }
+
+    /// Commits a mark as a client would, and remembers that the standby has it: returns its number.
+    pub async fn confirm(&self, deadline: Instant) -> Result<u64> {
+        let change = {
+            let server = self.server();
+            server.guard_on.then_some(server.guard_changes)
+        };
+        let position = self.commit_mark(deadline).await?;
+        let mut server = self.server();
+        // The guard was ON all the time, or the commit proves nothing.
+        if server.guard_on && Some(server.guard_changes) == change {
+            server.confirmed = server.confirmed.max(position);
+        }
+        Ok(position)
+    }
+
+    async fn commit_mark(&self, deadline: Instant) -> Result<u64> {
+        let mut session = Session::open(&self.settings, Commits::AsClients).await?;
+        session.run(MARK, deadline.saturating_duration_since(Instant::now())).await?;
+        let own = session.value("select @@last_gtid", self.settings.timing.statement).await?;
+        Ok(GtidList::parse(&own)?.position())
+    }
+
+    /// Waits until the standby on `node` receives and is near.
+    pub async fn wait_for_receiver(&self, node: NodeId, epoch: u64, deadline: Instant) -> Result<()> {
+        let sql =
+            "select user, coalesce(state, '') from information_schema.processlist where command like 'Binlog Dump%'";
+        let mut session = self.session().await?;
+        loop {
+            let rows = session.rows(sql, self.settings.timing.statement).await?;
+            let receiver = |row| {
+                let state = text(row, 1).unwrap_or_default();
+                Receiver::of(&text(row, 0)?, &state, epoch)
+            };
+            if rows.iter().filter_map(receiver).any(|receiver| receiver.node == node && receiver.near) {
+                return Ok(());
+            }
+            self.pause(deadline, &format!("standby {} close behind", account(node, epoch))).await?;
+        }
+    }
+
+    async fn pause(&self, deadline: Instant, what: &str) -> Result<()> {
+        if Instant::now() > deadline {
+            return Err(MariaError::Timeout { what: what.to_owned(), after: self.settings.timing.guard });
+        }
+        tokio::time::sleep(LOOK).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! The whole life of two copies.
+
+use crate::bench::{Bench, SOON, insert, join, right, rows, serve_alone, streams};
+use mysql_async::prelude::Queryable;
+use oarlock_core::ids::NodeId;
+use oarlock_core::resource::database::{DataCommand, DataObservation, Running};
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// Time enough to see that a commit is not acknowledged.
+const A_WHILE: Duration = Duration::from_millis(500);
+
+#[tokio::test]
+async fn a_failover_and_the_return_of_the_old_primary() {
+    let Some(bench) = Bench::new() else { return };
+    let (mut a, mut b) = (bench.node(1), bench.node(2));
+    serve_alone(&mut a, 1).await;
+    join(&mut b, &mut a, 1).await;
+    let position = a.guard(&[2], 1).await;
+    a.until("confirmed", |a| {
+        a.status.as_ref().is_some_and(|status| status.standbys.iter().any(|standby| standby.flushed >= position))
+    })
+    .await;
+    let mut client = a.client().await.unwrap();
+    for number in 0..5 {
+        assert!(insert(&mut client, number, SOON).await, "acknowledged by both");
+    }
+    // What the standby confirmed and has not applied must survive its own crash too.
+    let mut standby = b.admin().await;
+    standby.query_drop("stop slave sql_thread").await.unwrap();
+    for number in 5..10 {
+        assert!(insert(&mut client, number, SOON).await, "acknowledged by both");
+    }
+    assert_eq!(rows(&mut standby).await, (0..5).collect::<Vec<_>>());
+    b.done(DataCommand::Kill, DataObservation::Stopped).await;
+
+    // What is written now stays on A alone, and is not acknowledged.
+    assert!(!insert(&mut client, 99, A_WHILE).await, "acknowledged although the standby is gone");
+    a.until("commits wait", |a| a.status.as_ref().is_some_and(|status| status.waiting_ms > 100)).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+
+    b.done(DataCommand::Follow { upstream: a.id, epoch: 1 }, DataObservation::Started).await;
+    let start = Instant::now();
+    b.done(DataCommand::Promote { guard: right(2) }, DataObservation::Promoted).await;
+    let promoted = start.elapsed();
+    assert_eq!(b.launcher.guard("db"), Some(right(2)));
+    assert!(b.client().await.is_err(), "closed to clients");
+    let start = Instant::now();
+    b.guard(&[], 2).await;
+    let unguarded = start.elapsed();
+    let start = Instant::now();
+    b.done(DataCommand::Open, DataObservation::Opened).await;
+    println!("TIMES promote {promoted:.1?}, guard off {unguarded:.1?}, open {:.1?}", start.elapsed());
+    let mut client = b.client().await.unwrap();
+    assert_eq!(rows(&mut client).await, (0..10).collect::<Vec<_>>());
+    assert!(insert(&mut client, 10, SOON).await);
+
+    let before = a.copy(DataCommand::Inspect).await;
+    let after = a.copy(DataCommand::Rewind { from: b.id }).await;
+    assert_ne!(before, after, "what was replaced is another copy");
+    let note = a.notes.iter().find(|note| note.contains("only this copy had")).expect("a saved tail");
+    let saved = note.rsplit(' ').next().unwrap();
+    let account = fs::read_to_string(format!("{saved}/account.txt")).unwrap();
+    assert!(account.contains("mariadb-binlog") && account.contains("0-513-"), "{account}");
+    a.done(DataCommand::Follow { upstream: b.id, epoch: 2 }, DataObservation::Started).await;
+    b.until("old primary streams", |b| streams(b, NodeId(1))).await;
+    b.guard(&[1], 2).await;
+    assert!(insert(&mut client, 11, SOON).await);
+    a.until("standby", |a| {
+        a.status.as_ref().is_some_and(|status| status.running == Running::Standby && status.streaming)
+    })
+    .await;
+
+    // And home again, planned.
+    a.notes.clear();
+    b.forget();
+    let start = Instant::now();
+    b.done(DataCommand::HandOver { standby: a.id }, DataObservation::Stopped).await;
+    a.done(DataCommand::Promote { guard: right(3) }, DataObservation::Promoted).await;
+    a.guard(&[], 3).await;
+    a.done(DataCommand::Open, DataObservation::Opened).await;
+    println!("TIMES switchover {:.1?}", start.elapsed());
+    let mut client = a.client().await.unwrap();
+    assert_eq!(rows(&mut client).await, (0..12).collect::<Vec<_>>());
+    b.copy(DataCommand::Rewind { from: a.id }).await;
+    assert_eq!(b.notes, Vec::<String>::new(), "a planned switchover leaves no tail");
+    b.done(DataCommand::Follow { upstream: a.id, epoch: 3 }, DataObservation::Started).await;
+    a.until("standby streams", |a| streams(a, NodeId(2))).await;
+    a.guard(&[2], 3).await;
+    assert!(insert(&mut client, 12, SOON).await);
+    b.done(DataCommand::Stop, DataObservation::Stopped).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+}
