@@ -1,6 +1,6 @@
 //! The whole life of two copies.
 
-use crate::bench::{Bench, SOON, insert, join, right, rows, serve_alone, streams};
+use crate::bench::{Bench, Node, SOON, insert, join, right, rows, serve_alone, streams};
 use mysql_async::prelude::Queryable;
 use oarlock_core::ids::NodeId;
 use oarlock_core::resource::database::{DataCommand, DataObservation, Running};
@@ -71,7 +71,13 @@ async fn a_failover_and_the_return_of_the_old_primary() {
     })
     .await;
 
-    // And home again, planned.
+    home_again(&mut a, &mut b).await;
+    b.done(DataCommand::Stop, DataObservation::Stopped).await;
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
+}
+
+/// A planned switch back to A, and B's return, which needs no clone.
+async fn home_again(a: &mut Node, b: &mut Node) {
     a.notes.clear();
     b.forget();
     let start = Instant::now();
@@ -88,6 +94,4 @@ async fn a_failover_and_the_return_of_the_old_primary() {
     a.until("standby streams", |a| streams(a, NodeId(2))).await;
     a.guard(&[2], 3).await;
     assert!(insert(&mut client, 12, SOON).await);
-    b.done(DataCommand::Stop, DataObservation::Stopped).await;
-    a.done(DataCommand::Kill, DataObservation::Stopped).await;
 }
