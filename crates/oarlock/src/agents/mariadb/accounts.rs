@@ -44,7 +44,7 @@ impl<L: Launcher> Context<L> {
             // Only who holds the cluster's own key, over TLS. The second right lets it in although
             // clients are shut out.
             let create = format!("create or replace user {user}@'%' identified by {password} require x509");
-            session.run(&create, after).await?;
+            session.run_unseen(&format!("make the account {user}"), &create, after).await?;
             let grant = format!("grant replication slave, connection admin on *.* to {user}@'%'");
             session.run(&grant, after).await?;
         }
@@ -56,10 +56,16 @@ impl<L: Launcher> Context<L> {
                 session.run(&drop, after).await?;
             }
         }
+        self.cut_off(session, &wanted).await
+    }
+
+    /// Ends the receivers of all accounts but `kept`; they connect anew if they may.
+    pub async fn cut_off(&self, session: &mut Session, kept: &[String]) -> Result<()> {
+        let after = self.settings.timing.statement;
         let dumping = "select id, user from information_schema.processlist where command like 'Binlog Dump%'";
         for row in session.rows(dumping, after).await? {
             let (id, user) = (text(&row, 0).unwrap_or_default(), text(&row, 1).unwrap_or_default());
-            if !wanted.contains(&user) {
+            if !kept.contains(&user) {
                 // It may have ended by itself meanwhile.
                 let _ = session.run(&format!("kill connection {id}"), after).await;
             }

@@ -94,9 +94,13 @@ impl<L: Launcher> Context<L> {
         let mut session = self.session().await?;
         self.wait_for_ever(&mut session).await?;
         let proof = self.prove_on(&mut session, deadline).await;
-        if proof.is_err() && !was_on {
-            // Never weaker than before; but clients must not wait for an attempt that failed.
-            self.guard_off(Instant::now() + self.settings.timing.guard).await?;
+        if proof.is_err() {
+            // One that connected while nothing was to be confirmed never confirms anything.
+            self.cut_off(&mut self.session().await?, &[]).await?;
+            if !was_on {
+                // Never weaker than before; but clients must not wait for an attempt that failed.
+                self.guard_off(Instant::now() + self.settings.timing.guard).await?;
+            }
         }
         proof
     }

@@ -75,11 +75,7 @@ impl<L: Launcher> Context<L> {
             literal(&user),
             literal(&self.settings.secrets.replication_password),
         );
-        // Not repeated in an error: it holds the password.
-        session.run(&change, after).await.map_err(|error| {
-            let code = error.code().map_or_else(String::new, |code| format!(" (error {code})"));
-            MariaError::other(format!("the server did not take over whom to follow{code}"))
-        })?;
+        session.run_unseen("tell the server whom to follow", &change, after).await?;
         session.run("start slave", after).await
     }
 

@@ -63,6 +63,15 @@ impl Session {
         self.rows(sql, after).await.map(drop)
     }
 
+    /// As [`Session::run`], for a statement that holds a secret: an error repeats nothing of it, nor
+    /// of what the server says, which may quote it.
+    pub async fn run_unseen(&mut self, what: &str, sql: &str, after: Duration) -> Result<()> {
+        self.run(sql, after).await.map_err(|error| match error.code() {
+            Some(code) => MariaError::other(format!("{what}: the server's error {code}")),
+            None => MariaError::other(format!("{what}: no answer within {} ms", after.as_millis())),
+        })
+    }
+
     /// The first column of the first row; an error when there is none.
     pub async fn value(&mut self, sql: &str, after: Duration) -> Result<String> {
         let rows = self.rows(sql, after).await?;
