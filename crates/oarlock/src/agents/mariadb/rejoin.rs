@@ -17,6 +17,7 @@ use crate::agents::postgresql::layout::{self, Places, is_absent_or_empty};
 use crate::enrol::channel::Channel;
 use oarlock_core::ids::NodeId;
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -71,6 +72,7 @@ impl<L: Launcher> Context<L> {
         self.arrange("put the new database in place", |settings, places, node| {
             copy::renew(&places.new, &node, private(&settings))?;
             inspect::new_system(&settings, &places.new)?;
+            flush(&places.new)?;
             places.complete()?;
             Ok(places.take_place()?)
         })
@@ -100,6 +102,7 @@ impl<L: Launcher> Context<L> {
             inspect::write_system(&settings, new, history.system)?;
             inspect::mark_standby(&settings, new)?;
             copy::renew(new, &node, private(&settings))?;
+            flush(new)?;
             places.complete()?;
             places.set_aside()?;
             places.take_place()?;
@@ -256,7 +259,7 @@ fn private(settings: &MariaSettings) -> Owned<'_> {
 }
 
 /// Where the clone in `dir` goes on, by the tool that made it, and the history up to there.
-fn write_position(settings: &MariaSettings, dir: &std::path::Path, history: &History) -> Result<()> {
+fn write_position(settings: &MariaSettings, dir: &Path, history: &History) -> Result<()> {
     let names = ["mariadb_backup_binlog_info", "xtrabackup_binlog_info"];
     let mut found = None;
     for name in names {
@@ -287,6 +290,12 @@ fn make_room(settings: &MariaSettings, places: &Places) -> Result<()> {
     }
     fs::create_dir(&places.new).map_err(io("create", &places.new))?;
     Ok(files::give(&places.new, Owned { user: &settings.user, mode: 0o700 })?)
+}
+
+/// What the tools wrote is on the disk before the directory counts as a copy: they do not see to it.
+fn flush(dir: &Path) -> Result<()> {
+    let opened = fs::File::open(dir).map_err(io("open", dir))?;
+    rustix::fs::syncfs(&opened).map_err(|error| io("flush", dir)(error.into()))
 }
 
 /// The replaced directory goes, unless it holds what nobody could look at.
