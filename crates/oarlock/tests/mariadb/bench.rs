@@ -16,7 +16,8 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -27,6 +28,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Time enough for a commit that is acknowledged at all.
 pub const SOON: Duration = Duration::from_secs(5);
 const SERVER: &str = "/usr/sbin/mariadbd";
+/// Small, so that a start is quick.
+const OWN_SETTINGS: &str = "[mariadbd]\ninnodb_buffer_pool_size=16M\ninnodb_log_file_size=8M\n";
 
 /// Everything of one test; removed with it.
 pub struct Bench {
@@ -82,9 +85,8 @@ impl Bench {
             fs::create_dir(&home).unwrap();
             chown(&home, Some(self.user.uid), Some(self.user.gid)).unwrap();
         }
-        // Small, so that a start is quick.
         let include = home.join("own.cnf");
-        fs::write(&include, "[mariadbd]\ninnodb_buffer_pool_size=16M\ninnodb_log_file_size=8M\n").unwrap();
+        fs::write(&include, OWN_SETTINGS).unwrap();
         MariaSettings {
             name: "db".into(),
             version: "10.11".into(),
@@ -111,6 +113,12 @@ impl Bench {
                 ..PgTiming::from_cluster(&Timing::FAST)
             },
         }
+    }
+
+    /// Makes a directory, and whatever settings lie in it, the server's user's.
+    pub fn give(&self, home: &Path) {
+        chown(home, Some(self.user.uid), Some(self.user.gid)).unwrap();
+        fs::write(home.join("own.cnf"), OWN_SETTINGS).unwrap();
     }
 
     /// An agent of its own, with a launcher of its own.
@@ -155,17 +163,23 @@ impl Node {
         let what = format!("{command:?}");
         self.handle.send(command);
         let start = Instant::now();
+        let answer = self.answer().await;
+        println!("{} {what}: {answer:?} after {:.1?}", self.id, start.elapsed());
+        answer
+    }
+
+    /// The answer of the command under way.
+    pub async fn answer(&mut self) -> DataObservation {
         let deadline = tokio::time::sleep(PATIENCE);
         tokio::pin!(deadline);
         loop {
             tokio::select! {
                 event = self.events.recv() => {
                     if let Some(answer) = self.keep(event.expect("agent ended")) {
-                        println!("{} {what}: {answer:?} after {:.1?}", self.id, start.elapsed());
                         return answer;
                     }
                 }
-                () = &mut deadline => panic!("{}: {what} was not answered; log: {}", self.id, self.log()),
+                () = &mut deadline => panic!("{}: no answer; log: {}", self.id, self.log()),
             }
         }
     }
@@ -202,9 +216,15 @@ impl Node {
         println!("{} {what} after {:.1?}", self.id, start.elapsed());
     }
 
+    /// Whether something was told that contains `text`.
+    pub fn noted(&self, text: &str) -> bool {
+        self.notes.iter().any(|note| note.contains(text))
+    }
+
     /// Throws away what was told so far.
     pub fn forget(&mut self) {
         while self.events.try_recv().is_ok() {}
+        self.notes.clear();
         self.status = None;
         self.exited = None;
     }
@@ -232,7 +252,13 @@ impl Node {
 
     /// Gives a command that cannot be done; why.
     pub async fn failed(&mut self, command: DataCommand) -> String {
-        match self.ask(command).await {
+        self.handle.send(command);
+        self.failure().await
+    }
+
+    /// Why the command under way cannot be done.
+    pub async fn failure(&mut self) -> String {
+        match self.answer().await {
             DataObservation::Failed { reason } => reason,
             other => panic!("{}: {other:?} instead of a failure", self.id),
         }
@@ -286,13 +312,54 @@ pub fn right(epoch: u64) -> Guard {
     Guard { generation: epoch, epoch }
 }
 
-/// A new primary in service, alone.
-pub async fn serve_alone(node: &mut Node, epoch: u64) {
+/// A new primary in service, alone, on a database made by the agent.
+pub async fn serve_new(node: &mut Node, epoch: u64) {
     node.copy(DataCommand::Initialize).await;
+    serve(node, epoch).await;
+}
+
+/// A new primary in service, alone, on a database as a package leaves it: made once for all tests.
+pub async fn serve_alone(node: &mut Node, epoch: u64) {
+    node.settings.copy_template();
+    node.copy(DataCommand::Inspect).await;
+    serve(node, epoch).await;
+}
+
+async fn serve(node: &mut Node, epoch: u64) {
     node.done(DataCommand::StartPrimary { guard: right(epoch) }, DataObservation::Started).await;
     node.guard(&[], epoch).await;
     node.done(DataCommand::Open, DataObservation::Opened).await;
     node.make_client().await;
+}
+
+/// Two copies, and commits wait for the second.
+pub async fn serve_both(a: &mut Node, b: &mut Node, epoch: u64) {
+    serve_alone(a, epoch).await;
+    join(b, a, epoch).await;
+    a.guard(&[b.id.0], epoch).await;
+}
+
+trait Template {
+    fn copy_template(&self);
+}
+
+impl Template for MariaSettings {
+    fn copy_template(&self) {
+        static TEMPLATE: OnceLock<TempDir> = OnceLock::new();
+        let template = TEMPLATE.get_or_init(|| {
+            let dir = TempDir::with_prefix_in("oarlock-template-", "/tmp").unwrap();
+            let data = format!("--datadir={}", dir.path().display());
+            let options = ["--no-defaults", "--auth-root-authentication-method=socket", "--skip-test-db"];
+            let tool = self.tools_dir.join("mariadb-install-db");
+            let made = Command::new(tool).args(options).arg(data).stdout(Stdio::null()).status().unwrap();
+            assert!(made.success());
+            dir
+        });
+        let copied = Command::new("cp").arg("-r").arg(template.path()).arg(&self.data_dir).status().unwrap();
+        let owner = format!("{}:{}", self.user.uid, self.user.gid);
+        let given = Command::new("chown").arg("-R").arg(owner).arg(&self.data_dir).status().unwrap();
+        assert!(copied.success() && given.success());
+    }
 }
 
 /// A clone of `from` that streams.

@@ -5,5 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bench;
+mod clones;
+mod disks;
 mod failover;
 mod mishaps;
+mod standbys;

@@ -4,7 +4,7 @@ use super::Message;
 use super::context::{Context, Phase, Shared};
 use super::error::Result;
 use super::probe::{self, Board};
-use super::{donor, monitor};
+use super::{donor, monitor, upkeep};
 use crate::agents::launcher::{Exit, Launcher};
 use oarlock_core::resource::database::{DataCommand, DataObservation};
 use std::collections::VecDeque;
@@ -56,7 +56,15 @@ impl<L: Launcher> Agent<L> {
             Message::Command(command) if self.work.is_some() => self.waiting.push_back(command),
             Message::Command(command) => self.begin(command),
             Message::Exited(exit) => self.exited(exit).await,
-            Message::Members(members) => self.context.set_members(members),
+            Message::Members(members) => {
+                self.context.set_members(members);
+                let context = self.context.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = context.reconnect().await {
+                        tracing::warn!(resource = context.settings.name, "other links: {}", error.in_words());
+                    }
+                });
+            }
         }
     }
 
@@ -98,6 +106,7 @@ impl<L: Launcher> Agent<L> {
             let board = Board::new();
             self.watchers.spawn(monitor::watch(self.context.clone(), board.clone()));
             self.watchers.spawn(monitor::mark(self.context.clone()));
+            self.watchers.spawn(upkeep::keep(self.context.clone()));
             self.watchers.spawn(probe::probe(self.context.clone(), board));
         }
     }

@@ -40,6 +40,8 @@ pub(super) struct Server {
     pub confirmed: u64,
     /// The epoch under whose name standbys count.
     pub epoch: u64,
+    /// Whose standby it was told to be, and that primary's epoch.
+    pub following: Option<(NodeId, u64)>,
     /// Clients were shut out for a hand-over that failed: let them in once the standby has
     /// confirmed this.
     pub reopen_at: Option<u64>,
@@ -52,6 +54,8 @@ pub(super) struct Context<L> {
     pub settings: MariaSettings,
     pub launcher: L,
     pub events: mpsc::Sender<DataObservation>,
+    /// Held while the guard, or who is let in, changes: what looks after both must not undo a change.
+    pub changing: tokio::sync::Mutex<()>,
     /// Makes the monitor look at once.
     pub look: Notify,
     /// Makes the marker try whether the standby has everything.
@@ -73,6 +77,7 @@ impl<L: Launcher> Context<L> {
             guard_changes: 0,
             confirmed: 0,
             epoch: 0,
+            following: None,
             reopen_at: None,
             log_offset: 0,
         };
@@ -81,6 +86,7 @@ impl<L: Launcher> Context<L> {
             settings,
             launcher,
             events,
+            changing: tokio::sync::Mutex::new(()),
             look: Notify::new(),
             mark: Notify::new(),
             server: Mutex::new(server),

@@ -20,6 +20,9 @@ pub(super) enum MariaError {
     /// No answer in time.
     #[error("{what}: no answer within {} ms", after.as_millis())]
     Timeout { what: String, after: Duration },
+    /// What a standby received cannot be applied.
+    #[error("what was received cannot be applied: {said}")]
+    Unapplied { said: String },
     /// The launcher.
     #[error("{what}")]
     Launch { what: String, source: LaunchError },
@@ -78,7 +81,12 @@ impl MariaError {
             let _ = write!(words, ": {error}");
             cause = error.source();
         }
-        if let MariaError::Other { hint: Some(hint), .. } = self {
+        let hint = match self {
+            MariaError::Other { hint, .. } => hint.as_deref(),
+            MariaError::Unapplied { .. } => Some("this copy is replaced, unless it is the only one left"),
+            _ => None,
+        };
+        if let Some(hint) = hint {
             let _ = write!(words, "; hint: {hint}");
         }
         words.replace('\n', " ")

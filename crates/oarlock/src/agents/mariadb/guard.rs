@@ -37,6 +37,8 @@ impl Receiver {
 /// What the server counts of commits that wait.
 struct Count {
     on: bool,
+    /// Replicas, whoever's, that may confirm.
+    confirming: u64,
     confirmed: u64,
     unconfirmed: u64,
 }
@@ -49,10 +51,10 @@ impl<L: Launcher> Context<L> {
         if self.server().running != Running::Primary {
             return Err(MariaError::other("a standby has no guard to set"));
         }
+        let _one_at_a_time = self.changing.lock().await;
         if self.server().epoch != epoch {
-            let mut session = self.session().await?;
+            self.provision(&mut self.session().await?, epoch).await?;
             self.server().epoch = epoch;
-            self.provision(&mut session, epoch).await?;
         }
         let deadline = Instant::now() + self.settings.timing.guard;
         let position = match members {
@@ -107,17 +109,10 @@ impl<L: Launcher> Context<L> {
 
     async fn prove_on(&self, session: &mut Session, deadline: Instant) -> Result<u64> {
         // After a time without it the server waits again only once the standby has caught up.
-        let mut before = self.count(session).await?;
-        while !before.on {
+        while !self.count(session).await?.on {
             self.pause(deadline, "a standby that has caught up").await?;
-            before = self.count(session).await?;
         }
-        let position = self.confirm(deadline).await?;
-        let after = self.count(session).await?;
-        if !after.on || after.unconfirmed != before.unconfirmed || after.confirmed <= before.confirmed {
-            return Err(MariaError::other("a commit was acknowledged that no standby had confirmed"));
-        }
-        Ok(position)
+        self.confirm(deadline).await
     }
 
     async fn count(&self, session: &mut Session) -> Result<Count> {
@@ -130,9 +125,15 @@ impl<L: Launcher> Context<L> {
         let number = |name: &str| value(name).parse().unwrap_or(0);
         Ok(Count {
             on: value("rpl_semi_sync_master_status") == "ON",
+            confirming: number("rpl_semi_sync_master_clients"),
             confirmed: number("rpl_semi_sync_master_yes_tx"),
             unconfirmed: number("rpl_semi_sync_master_no_tx"),
         })
+    }
+
+    /// How many replicas, whoever's, may confirm commits.
+    pub async fn confirming(&self, session: &mut Session) -> Result<u64> {
+        Ok(self.count(session).await?.confirming)
     }
 
     /// Whether the server waits as it was told to; what is wrong, if it does not.
@@ -142,18 +143,32 @@ impl<L: Launcher> Context<L> {
         Ok((wanted && !on).then(|| "commits are acknowledged without the standby".to_owned()))
     }
 
-    /// Commits a mark as a client would, and remembers that the standby has it: returns its number.
+    /// Commits a mark as a client would, sees that the standby has confirmed it, and remembers that it has
+    /// all that was committed before: returns the mark's number.
     pub async fn confirm(&self, deadline: Instant) -> Result<u64> {
         let change = {
             let server = self.server();
             server.guard_on.then_some(server.guard_changes)
         };
+        let mut session = self.session().await?;
+        let before = self.count(&mut session).await?;
         let position = self.commit_mark(deadline).await?;
+        let after = self.count(&mut session).await?;
+        if before.confirming.max(after.confirming) > 1 {
+            return Err(MariaError::with_hint(
+                "another replica confirms commits beside the standby",
+                "set rpl_semi_sync_slave_enabled=OFF on every other replica of this database",
+            ));
+        }
+        if !before.on || !after.on || after.unconfirmed != before.unconfirmed || after.confirmed <= before.confirmed {
+            return Err(MariaError::other("a commit was acknowledged that no standby had confirmed"));
+        }
         let mut server = self.server();
         // The guard was ON all the time, or the commit proves nothing.
-        if server.guard_on && Some(server.guard_changes) == change {
-            server.confirmed = server.confirmed.max(position);
+        if change.is_none() || !server.guard_on || Some(server.guard_changes) != change {
+            return Err(MariaError::other("the guard changed during its proof"));
         }
+        server.confirmed = server.confirmed.max(position);
         Ok(position)
     }
 

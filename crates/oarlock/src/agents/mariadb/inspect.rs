@@ -67,7 +67,13 @@ impl<L: Launcher> Context<L> {
     /// Takes over a server that a former agent started. It is left as it is, also when it does not
     /// answer: whoever wants it gone says so.
     async fn adopt(&self, pid: u32, standby: bool) -> Result<Running> {
-        let mut session = self.wait_ready(pid, self.settings.timing.start).await?;
+        let timing = &self.settings.timing;
+        let mut session = match self.wait_ready(pid, timing.probe_deadline).await {
+            Ok(session) => session,
+            // It has no socket yet: a recovery that takes long. One that has, and is silent, hangs.
+            Err(_) if !self.listens().await => self.wait_ready(pid, timing.start).await?,
+            Err(error) => return Err(error),
+        };
         let running = if standby { Running::Standby } else { Running::Primary };
         let guard_on = self.guard_is_on(&mut session).await?;
         let number = session.value("select @@global.server_id", self.settings.timing.statement).await?;
@@ -81,13 +87,19 @@ impl<L: Launcher> Context<L> {
         Ok(running)
     }
 
+    async fn listens(&self) -> bool {
+        let connecting = tokio::net::UnixStream::connect(self.settings.socket());
+        tokio::time::timeout(self.settings.timing.statement, connecting).await.is_ok_and(|stream| stream.is_ok())
+    }
+
     async fn guard_is_on(&self, session: &mut Session) -> Result<bool> {
         let after = self.settings.timing.statement;
         let timeout = session.value("select @@global.rpl_semi_sync_master_timeout", after).await?;
         let alone = session.value("select @@global.rpl_semi_sync_master_wait_no_slave", after).await?;
+        let enabled = session.value("select @@global.rpl_semi_sync_master_enabled", after).await?;
         let gate = session.value("select @@global.init_connect", after).await?;
         tracing::info!(resource = self.settings.name, clients_in = gate != CLOSED, timeout, alone, "adopted");
-        Ok(timeout.parse::<u64>().is_ok_and(|ms| ms > u64::from(u32::MAX)) && alone == "1")
+        Ok(timeout.parse::<u64>().is_ok_and(|ms| ms > u64::from(u32::MAX)) && alone == "1" && enabled == "1")
     }
 }
 
@@ -100,7 +112,8 @@ fn look(settings: &MariaSettings, node: &str) -> Result<Found> {
         let what = format!("{} is neither empty nor a data directory of MariaDB", dir.display());
         return Ok(Found::Foreign(MariaError::with_hint(what, "move it away, or set another data_dir")));
     }
-    if let Some(found) = files::read_optional(&dir.join("mysql_upgrade_info"))? {
+    for name in ["mariadb_upgrade_info", "mysql_upgrade_info"] {
+        let found = files::read_optional(&dir.join(name))?.unwrap_or_default();
         let found = found.trim();
         if !found.is_empty() && !found.starts_with(&format!("{}.", settings.version)) {
             let what = format!("{} is of version {found}, not {}", dir.display(), settings.version);

@@ -17,6 +17,7 @@ mod inspect;
 mod monitor;
 mod probe;
 mod program;
+mod progress;
 mod rejoin;
 mod relay;
 mod role;
@@ -24,6 +25,7 @@ mod server;
 mod session;
 mod settings;
 mod tail;
+mod upkeep;
 
 use super::launcher::{Exit, Launcher};
 use oarlock_core::resource::database::{DataCommand, DataObservation};

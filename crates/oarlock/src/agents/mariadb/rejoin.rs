@@ -104,9 +104,16 @@ impl<L: Launcher> Context<L> {
             copy::renew(new, &node, private(&settings))?;
             flush(new)?;
             places.complete()?;
-            places.set_aside()?;
+            let mut told = Vec::new();
+            if saved {
+                places.set_aside()?;
+            } else {
+                told.push(keep_whole(&places)?);
+            }
             places.take_place()?;
-            keep_or_discard(&places, saved, limit)
+            places.discard(&places.old)?;
+            told.extend(prune(&places.data, limit)?);
+            Ok(told)
         });
         for text in told.await? {
             self.note(text).await;
@@ -270,14 +277,15 @@ fn write_position(settings: &MariaSettings, dir: &Path, history: &History) -> Re
     let taken = GtidList::parse(&position)?;
     // Transactions went on between the two: the position is the later.
     let mut state = GtidList::parse(&history.state)?;
-    for gtid in taken.0 {
-        match state.0.iter_mut().find(|last| last.domain == gtid.domain && last.server == gtid.server) {
-            Some(last) => last.sequence = last.sequence.max(gtid.sequence),
-            None => state.0.push(gtid),
-        }
+    if taken.position() < state.position() {
+        return Err(MariaError::other(format!("the copy ends at \"{position}\", before the history it came with")));
     }
-    let state: Vec<String> = state.0.iter().map(ToString::to_string).collect();
-    let text = format!("{position}\n{}\n", state.join(","));
+    for gtid in taken.0 {
+        // The last of a domain's servers in the list is the last that wrote.
+        state.0.retain(|last| (last.domain, last.server) != (gtid.domain, gtid.server));
+        state.0.push(gtid);
+    }
+    let text = format!("{position}\n{state}\n");
     Ok(files::replace_durably(&dir.join(POSITION), text.as_bytes(), private(settings))?)
 }
 
@@ -298,15 +306,10 @@ fn flush(dir: &Path) -> Result<()> {
     rustix::fs::syncfs(&opened).map_err(|error| io("flush", dir)(error.into()))
 }
 
-/// The replaced directory goes, unless it holds what nobody could look at.
-fn keep_or_discard(places: &Places, saved: bool, limit_mib: u64) -> Result<Vec<String>> {
-    if saved || !places.old.exists() {
-        places.discard(&places.old)?;
-        return Ok(Vec::new());
-    }
+/// Frees the place of a directory that nobody could look at: it stays, under another name, in one step.
+fn keep_whole(places: &Places) -> Result<String> {
     let kept = layout::dated(&places.data, KIND)?;
-    fs::rename(&places.old, &kept).map_err(io("keep", &places.old))?;
-    let mut told = vec![format!("the replaced copy is kept in {}", kept.display())];
-    told.extend(prune(&places.data, limit_mib)?);
-    Ok(told)
+    fs::rename(&places.data, &kept).map_err(io("keep", &places.data))?;
+    files::sync_parent(&places.data)?;
+    Ok(format!("the replaced copy is kept in {}", kept.display()))
 }

@@ -7,14 +7,17 @@
 //! keeps the log; of one that runs by letting it finish.
 
 use super::binlog::{self, GtidList};
-use super::conf::RELAY_LOG;
+use super::conf::{RELAY_LOG, server_id};
 use super::context::Context;
 use super::error::{MariaError, Result};
-use super::session::{Session, literal, named};
+use super::inspect::io;
+use super::progress::Progress;
+use super::session::{Session, literal, named, text};
 use crate::agents::launcher::Launcher;
 use crate::agents::postgresql::files;
 use mysql_async::Row;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Between two looks at a standby that is about to finish.
@@ -29,46 +32,79 @@ impl<L: Launcher> Context<L> {
         Ok(rows.into_iter().next())
     }
 
-    /// Applies what lies in the relay log of a server that has just started and does not follow.
-    pub async fn apply_leftovers(&self, session: &mut Session) -> Result<()> {
-        let after = self.settings.timing.statement;
-        let applied = self.applied(session).await?;
-        let index = self.settings.data_dir.join(format!("{RELAY_LOG}.index"));
-        let search = move || Ok(first_after(&binlog::files(&index)?, applied));
-        let found = files::blocking("read the relay log", self.settings.timing.start, search).await??;
-        let Some((file, offset)) = found else { return Ok(()) };
-        let change =
-            format!("change master to master_use_gtid=no, relay_log_file={}, relay_log_pos={offset}", literal(&file));
-        session.run(&change, after).await?;
-        session.run("start slave sql_thread", after).await?;
-        self.apply_all(session, Instant::now() + self.settings.timing.start).await?;
-        session.run("stop slave", after).await?;
-        let now = self.applied(session).await?;
-        tracing::info!(resource = self.settings.name, "applied what was received before: {applied} to {now}");
+    /// How far this standby's data are.
+    pub async fn progress(&self, session: &mut Session) -> Result<Progress> {
+        let sql = "select @@global.gtid_slave_pos, @@global.gtid_binlog_state";
+        let rows = session.rows(sql, self.settings.timing.statement).await?;
+        let list = |column| GtidList::parse(&rows.first().and_then(|row| text(row, column)).unwrap_or_default());
+        Ok(Progress::new(server_id(self.settings.node, None), &list(0)?, &list(1)?))
+    }
+
+    /// Cuts off what was torn when the server, or the machine, ended: half an event, which was never
+    /// confirmed and on which the server would stop. Nothing runs.
+    pub async fn mend_relay_log(&self) -> Result<()> {
+        let index = self.relay_index();
+        let mend = move || Ok(cut_all_torn(&index));
+        for text in files::blocking("read the relay log", self.settings.timing.start, mend).await?? {
+            self.note(text).await;
+        }
         Ok(())
     }
 
-    /// The highest transaction that is in this copy's data.
-    pub async fn applied(&self, session: &mut Session) -> Result<u64> {
+    /// Applies what lies in the relay log while replication is stopped.
+    pub async fn apply_leftovers(&self, session: &mut Session, deadline: Instant) -> Result<()> {
+        let progress = self.progress(session).await?;
+        let Some((file, offset)) = self.unapplied(&progress).await? else { return Ok(()) };
         let after = self.settings.timing.statement;
-        let replicated = session.value("select @@global.gtid_slave_pos", after).await?;
-        let logged = session.value("select @@global.gtid_binlog_pos", after).await?;
-        Ok(GtidList::parse(&replicated)?.position().max(GtidList::parse(&logged)?.position()))
+        let change =
+            format!("change master to master_use_gtid=no, relay_log_file={}, relay_log_pos={offset}", literal(&file));
+        session.run(&change, after).await?;
+        if !progress.errant.is_empty() {
+            // Their numbers are taken. What was confirmed goes before the order of numbers.
+            session.run("set global gtid_strict_mode=OFF", after).await?;
+        }
+        session.run("start slave sql_thread", after).await?;
+        let applied = self.apply_all(session, deadline).await;
+        session.run("stop slave", left(deadline)).await?;
+        session.run("set global gtid_strict_mode=ON", after).await?;
+        applied?;
+        self.require_all_applied(session).await
+    }
+
+    /// Nothing whole may be left in the relay log that is not in the data.
+    async fn require_all_applied(&self, session: &mut Session) -> Result<()> {
+        let progress = self.progress(session).await?;
+        match self.unapplied(&progress).await? {
+            None => Ok(()),
+            Some((file, offset)) => {
+                Err(MariaError::Unapplied { said: format!("{file} from byte {offset} on was left out") })
+            }
+        }
+    }
+
+    /// File and offset of the first transaction that was received whole and is not in the data.
+    async fn unapplied(&self, progress: &Progress) -> Result<Option<(String, u64)>> {
+        let (index, progress) = (self.relay_index(), progress.clone());
+        let search = move || Ok(first_after(&binlog::files(&index)?, &progress));
+        files::blocking("read the relay log", self.settings.timing.start, search).await?
+    }
+
+    fn relay_index(&self) -> PathBuf {
+        self.settings.data_dir.join(format!("{RELAY_LOG}.index"))
     }
 
     /// Waits until the applying thread has nothing left; nothing more is received.
-    pub async fn apply_all(&self, session: &mut Session, deadline: Instant) -> Result<()> {
+    async fn apply_all(&self, session: &mut Session, deadline: Instant) -> Result<()> {
         loop {
             let Some(status) = self.replica_status(session).await? else { return Ok(()) };
             let field = |name: &str| named(&status, name).unwrap_or_default();
             if field("Slave_SQL_Running") != "Yes" {
-                let said = field("Last_SQL_Error");
-                return Err(MariaError::with_hint(
-                    format!("what was received cannot be applied: {said}"),
-                    "this copy must be replaced, unless it is the only one left",
-                ));
+                return Err(MariaError::Unapplied { said: field("Last_SQL_Error") });
             }
-            if field("Slave_SQL_Running_State").starts_with(ALL_READ) {
+            // The thread's own word alone is of the moment before it learns that something came.
+            let all_read = field("Slave_SQL_Running_State").starts_with(ALL_READ);
+            let received = GtidList::parse(&field("Gtid_IO_Pos"))?;
+            if all_read && self.progress(session).await?.has_all(&received) {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -81,25 +117,28 @@ impl<L: Launcher> Context<L> {
 
     /// Receives nothing more, applies what was received, and stops. Nothing is thrown away.
     pub async fn finish_replication(&self, session: &mut Session, deadline: Instant) -> Result<()> {
-        let after = self.settings.timing.statement;
         let Some(status) = self.replica_status(session).await? else { return Ok(()) };
-        session.run("stop slave io_thread", after).await?;
-        if named(&status, "Slave_SQL_Running").as_deref() == Some("Yes") {
-            self.apply_all(session, deadline).await?;
-        } else {
-            self.apply_leftovers(session).await?;
+        session.run("stop slave io_thread", left(deadline)).await?;
+        if named(&status, "Slave_SQL_Running").as_deref() != Some("Yes") {
+            session.run("stop slave", left(deadline)).await?;
+            return self.apply_leftovers(session, deadline).await;
         }
-        session.run("stop slave", after).await
+        self.apply_all(session, deadline).await?;
+        session.run("stop slave", left(deadline)).await?;
+        self.require_all_applied(session).await
     }
 }
 
-/// File and offset of the first transaction above `applied`.
-fn first_after(files: &[PathBuf], applied: u64) -> Result<Option<(String, u64)>> {
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+fn first_after(files: &[PathBuf], progress: &Progress) -> Result<Option<(String, u64)>> {
     for file in files {
         let mut first = None;
-        binlog::transactions(file, |gtid, offset| {
-            if gtid.domain == 0 && gtid.sequence > applied && first.is_none() {
-                first = Some(offset);
+        binlog::transactions(file, |seen| {
+            if seen.whole && first.is_none() && !progress.has(&seen.gtid) {
+                first = Some(seen.offset);
             }
         })?;
         if let Some(offset) = first {
@@ -109,4 +148,26 @@ fn first_after(files: &[PathBuf], applied: u64) -> Result<Option<(String, u64)>>
         }
     }
     Ok(None)
+}
+
+fn cut_all_torn(index: &Path) -> Result<Vec<String>> {
+    let mut told = Vec::new();
+    for file in binlog::files(index)? {
+        told.extend(cut_torn(&file)?);
+    }
+    Ok(told)
+}
+
+fn cut_torn(path: &Path) -> Result<Option<String>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let sound = binlog::transactions(path, |_| {})?;
+    let file = fs::OpenOptions::new().write(true).open(path).map_err(io("open", path))?;
+    let length = file.metadata().map_err(io("look at", path))?.len();
+    if sound == 0 || sound >= length {
+        return Ok(None);
+    }
+    file.set_len(sound).and_then(|()| file.sync_all()).map_err(io("shorten", path))?;
+    Ok(Some(format!("{} bytes of half an event cut off the end of {}", length - sound, path.display())))
 }

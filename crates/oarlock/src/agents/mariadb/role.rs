@@ -22,9 +22,11 @@ impl<L: Launcher> Context<L> {
         Session::open(&self.settings, Commits::Local).await
     }
 
-    /// Starts as a standby, or points a running one at its upstream.
+    /// Starts as a standby, or points a running one at its upstream. One that cannot follow runs all
+    /// the same, and says so: it may be the only copy that is left.
     pub async fn follow(&self, upstream: NodeId, epoch: u64) -> Result<()> {
         if self.server().phase != Phase::Up {
+            self.mend_relay_log().await?;
             self.start(Running::Standby, None).await?;
             let result = self.follow_from_here(upstream, epoch, true).await;
             if result.is_err() {
@@ -39,27 +41,32 @@ impl<L: Launcher> Context<L> {
     }
 
     async fn follow_from_here(&self, upstream: NodeId, epoch: u64, fresh: bool) -> Result<()> {
-        let after = self.settings.timing.statement;
-        let mut session = self.session().await?;
+        let _one_at_a_time = self.changing.lock().await;
+        {
+            let mut server = self.server();
+            // A promotion may have come before.
+            if server.phase != Phase::Up || server.running != Running::Standby {
+                return Err(MariaError::other("no standby runs here"));
+            }
+            server.following = Some((upstream, epoch));
+        }
         let source = self.member(upstream)?;
         let host = source.links.first().ok_or_else(|| MariaError::other("the primary has no address"))?.to_string();
         let user = account(self.settings.node, epoch);
+        let mut session = self.session().await?;
         if fresh {
             self.take_cloned_position(&mut session).await?;
-            self.apply_leftovers(&mut session).await?;
-        } else {
-            if self.follows_already(&mut session, &host, &user).await? {
+        } else if self.follows_already(&mut session, &host, &user).await? {
+            return Ok(());
+        }
+        match self.settle(&mut session, fresh).await {
+            Err(error @ MariaError::Unapplied { .. }) => {
+                self.note(format!("the standby does not follow: {}", error.in_words())).await;
                 return Ok(());
             }
-            self.finish_replication(&mut session, Instant::now() + self.settings.timing.promote).await?;
+            other => other?,
         }
-        // A former primary's own transactions are in its log only.
-        let logged = session.value("select @@global.gtid_binlog_pos", after).await?;
-        if !logged.is_empty() && logged != session.value("select @@global.gtid_slave_pos", after).await? {
-            session.run(&format!("set global gtid_slave_pos={}", literal(&logged)), after).await?;
-        }
-        let own = server_id(self.settings.node, None);
-        session.run(&format!("set global server_id={own}"), after).await?;
+        let after = self.settings.timing.statement;
         session.run("set global rpl_semi_sync_slave_enabled=ON", after).await?;
         let certificate = literal(&self.run_file("server.crt").display().to_string());
         let key = literal(&self.run_file("server.key").display().to_string());
@@ -77,6 +84,49 @@ impl<L: Launcher> Context<L> {
         );
         session.run_unseen("tell the server whom to follow", &change, after).await?;
         session.run("start slave", after).await
+    }
+
+    /// Applies what was received before, and makes a standby of whatever this server was.
+    async fn settle(&self, session: &mut Session, fresh: bool) -> Result<()> {
+        let after = self.settings.timing.statement;
+        // Of a promotion that an agent did not live to end; a standby's own commits wait for nobody.
+        session.run("set global read_only=ON", after).await?;
+        session.run("set global rpl_semi_sync_master_enabled=OFF", after).await?;
+        let own = server_id(self.settings.node, None);
+        session.run(&format!("set global server_id={own}"), after).await?;
+        self.refuse_errant(session).await?;
+        if fresh {
+            self.apply_leftovers(session, Instant::now() + self.settings.timing.start).await?;
+        } else {
+            self.finish_replication(session, Instant::now() + self.settings.timing.promote).await?;
+        }
+        // A former primary's own transactions are in its log only.
+        let applied = self.progress(session).await?.applied.to_string();
+        if applied != session.value("select @@global.gtid_slave_pos", after).await? {
+            session.run(&format!("set global gtid_slave_pos={}", literal(&applied)), after).await?;
+        }
+        Ok(())
+    }
+
+    /// A copy that has what no primary wrote differs from the others.
+    async fn refuse_errant(&self, session: &mut Session) -> Result<()> {
+        let errant = self.progress(session).await?.errant;
+        if errant.is_empty() {
+            return Ok(());
+        }
+        Err(MariaError::Unapplied { said: format!("this standby was written to: {}", GtidList(errant)) })
+    }
+
+    /// Follows over the links that are best now.
+    pub async fn reconnect(&self) -> Result<()> {
+        let (phase, running, following) = {
+            let server = self.server();
+            (server.phase, server.running, server.following)
+        };
+        match (phase, running, following) {
+            (Phase::Up, Running::Standby, Some((upstream, epoch))) => self.follow(upstream, epoch).await,
+            _ => Ok(()),
+        }
     }
 
     async fn follows_already(&self, session: &mut Session, host: &str, user: &str) -> Result<bool> {
@@ -102,7 +152,10 @@ impl<L: Launcher> Context<L> {
             let marked = self.launcher.mark_guarded(name, Some(guard)).await;
             marked.map_err(MariaError::launch(format!("put {name} under the guard")))?;
         }
-        let result = self.become_primary(guard).await;
+        let result = {
+            let _one_at_a_time = self.changing.lock().await;
+            self.become_primary(guard).await
+        };
         if result.is_err() && down {
             self.kill().await?;
         }
@@ -112,6 +165,7 @@ impl<L: Launcher> Context<L> {
     /// Makes the running standby the primary.
     pub async fn promote(&self, guard: Guard) -> Result<()> {
         self.require_up()?;
+        let _one_at_a_time = self.changing.lock().await;
         let start = Instant::now();
         let deadline = start + self.settings.timing.promote;
         let name = &self.settings.name;
@@ -121,11 +175,18 @@ impl<L: Launcher> Context<L> {
             let mut session = self.session().await?;
             self.shut_out(&mut session).await?;
             self.finish_replication(&mut session, deadline).await?;
+            let errant = self.progress(&mut session).await?.errant;
+            if !errant.is_empty() {
+                let what = "transactions that no primary wrote are in the data of the new primary";
+                self.note(format!("{what}: {}", GtidList(errant))).await;
+            }
             // A restart from here on finds the role of a primary: nothing is acknowledged.
             self.prepare_run_dir(Running::Primary, Some(guard.epoch))?;
             self.become_primary(guard).await?;
             session.run("reset slave all", self.settings.timing.statement).await?;
-            self.end_clients(&mut session, deadline).await?;
+            // A session goes on writing under the number it began with: the administrator's end too.
+            let newer = self.session().await?.value("select connection_id()", self.settings.timing.statement).await?;
+            self.end_sessions(&mut session, deadline, &format!("id < {newer}")).await?;
             inspect::set_standby(&self.settings, false).await
         };
         if let Err(error) = result.await {
@@ -150,6 +211,7 @@ impl<L: Launcher> Context<L> {
             let mut server = self.server();
             server.running = Running::Primary;
             server.epoch = guard.epoch;
+            server.following = None;
             server.reopen_at = None;
         }
         self.provision(&mut session, guard.epoch).await
@@ -182,12 +244,16 @@ impl<L: Launcher> Context<L> {
     /// Ends the clients' sessions, and waits until they are gone. A commit that waits is left to
     /// its standby: ended, it could be seen but not be there.
     async fn end_clients(&self, session: &mut Session, deadline: Instant) -> Result<()> {
+        let clients = format!("user <> {}", literal(&self.settings.admin));
+        self.end_sessions(session, deadline, &clients).await
+    }
+
+    async fn end_sessions(&self, session: &mut Session, deadline: Instant, which: &str) -> Result<()> {
         let after = self.settings.timing.statement;
-        let admin = literal(&self.settings.admin);
         let clients = format!(
             "select id, coalesce(state, '') like 'Waiting for semi-sync ACK%' from information_schema.processlist \
-             where user not in ({admin}, 'system user', 'event_scheduler') and user not like 'oarlock\\_%' \
-             and command not like 'Binlog Dump%' and command <> 'Daemon'"
+             where {which} and user not in ('system user', 'event_scheduler') and user not like 'oarlock\\_%' \
+             and command not like 'Binlog Dump%' and command <> 'Daemon' and id <> connection_id()"
         );
         loop {
             let rows = session.rows(&clients, after).await?;
@@ -218,7 +284,11 @@ impl<L: Launcher> Context<L> {
         self.wait_for_receiver(standby, epoch, deadline).await?;
         self.confirm(deadline).await?;
         let mut session = self.session().await?;
-        self.shut_out(&mut session).await?;
+        {
+            let _one_at_a_time = self.changing.lock().await;
+            self.server().reopen_at = None;
+            self.shut_out(&mut session).await?;
+        }
         let handed = async {
             self.end_clients(&mut session, deadline).await?;
             session.run("set global read_only=ON", self.settings.timing.statement).await?;
@@ -250,6 +320,8 @@ impl<L: Launcher> Context<L> {
 
     /// Lets clients in again after a hand-over that failed, once what was confirmed allows it.
     pub async fn reopen(&self) -> Result<()> {
+        // A command that changes any of this comes first; there is another look soon.
+        let Ok(_one_at_a_time) = self.changing.try_lock() else { return Ok(()) };
         let due = {
             let server = self.server();
             server.running == Running::Primary && server.reopen_at.is_some_and(|position| server.confirmed >= position)

@@ -32,11 +32,11 @@ pub(super) fn find(data: &Path, known: &GtidList) -> Result<Tail> {
     let mut tail = Tail::default();
     for log in logs.iter().rev() {
         let (mut first, mut some, mut own) = (None, false, Vec::new());
-        binlog::transactions(log, |gtid, offset| {
+        binlog::transactions(log, |seen| {
             some = true;
-            if !known.contains(&gtid) {
-                first.get_or_insert(offset);
-                own.push(gtid);
+            if !known.contains(&seen.gtid) {
+                first.get_or_insert(seen.offset);
+                own.push(seen.gtid);
             }
         })?;
         match first {
