@@ -112,6 +112,13 @@ async fn a_write_on_a_standby_hides_nothing_that_was_confirmed() {
     a.done(DataCommand::Kill, DataObservation::Stopped).await;
     assert_eq!(alone(&mut b, 2).await, [1, 2, 3, 4, 5, 1000]);
     assert!(b.noted("no primary wrote"), "{:?}", b.notes);
+    // A copy that would never be sent it is replaced.
+    a.copy(DataCommand::Rewind { from: b.id }).await;
+    a.done(DataCommand::Follow { upstream: b.id, epoch: 2 }, DataObservation::Started).await;
+    b.until("standby streams", |b| streams(b, NodeId(1))).await;
+    b.guard(&[1], 2).await;
+    assert_eq!(rows(&mut applied(&a, 6).await).await, [1, 2, 3, 4, 5, 1000]);
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
     b.done(DataCommand::Kill, DataObservation::Stopped).await;
 }
 

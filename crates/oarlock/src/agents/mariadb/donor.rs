@@ -61,6 +61,8 @@ pub(super) struct History {
     pub system: u64,
     /// The last transaction of each server that ever wrote: `gtid_binlog_state`.
     pub state: String,
+    /// Something of it was never sent to anybody: only a copy of all has it.
+    pub errant: bool,
 }
 
 /// What opens the connection.
@@ -163,7 +165,7 @@ async fn history<L: Launcher>(context: &Shared<L>) -> Result<History> {
     let system = system.ok_or_else(|| MariaError::other("the primary's database has no identifier"))?;
     let mut session = context.session().await?;
     let state = session.value("select @@global.gtid_binlog_state", context.settings.timing.statement).await?;
-    Ok(History { system, state })
+    Ok(History { system, state, errant: inspect::has_errant(&context.settings.data_dir) })
 }
 
 /// Sends a copy. Should this agent end, the tool's output has no reader any more, and it ends too.

@@ -21,6 +21,10 @@ const STANDBY: &str = "oarlock-standby";
 /// What all copies of one database share; MariaDB itself has no such number.
 const SYSTEM: &str = "oarlock-system-id";
 
+/// In a copy that became the primary with transactions of its own as a standby: which. No other copy
+/// has them or will get them.
+const ERRANT: &str = "oarlock-errant";
+
 /// What a look at the directory alone tells.
 enum Found {
     Absent,
@@ -153,6 +157,17 @@ pub(super) fn new_system(settings: &MariaSettings, dir: &Path) -> Result<u64> {
     let system = u64::from_le_bytes(bytes);
     write_system(settings, dir, system)?;
     Ok(system)
+}
+
+/// Remembers what the copy here has that no other one will get; durably.
+pub(super) fn keep_errant(settings: &MariaSettings, errant: &str) -> Result<()> {
+    let text = format!("{errant}\n");
+    Ok(files::replace_durably(&settings.data_dir.join(ERRANT), text.as_bytes(), private(settings))?)
+}
+
+/// Whether there is something that no other copy will get.
+pub(super) fn has_errant(dir: &Path) -> bool {
+    dir.join(ERRANT).exists()
 }
 
 /// Whether the copy in a directory is a standby.

@@ -126,11 +126,12 @@ impl<L: Launcher> Context<L> {
     pub async fn rewind(&self, from: NodeId) -> Result<()> {
         self.require_down().await?;
         let (_, history) = self.ask(from, Request::History).await?;
-        let diverged = match self.tail(&history).await {
-            Ok(tail) => !tail.transactions.is_empty(),
-            // Nobody can tell: as good as diverged.
-            Err(_) => true,
-        };
+        let diverged = history.errant
+            || match self.tail(&history).await {
+                Ok(tail) => !tail.transactions.is_empty(),
+                // Nobody can tell: as good as diverged.
+                Err(_) => true,
+            };
         if diverged {
             return self.clone_from(from).await;
         }

@@ -174,11 +174,12 @@ impl<L: Launcher> Context<L> {
         let result = async {
             let mut session = self.session().await?;
             self.shut_out(&mut session).await?;
-            self.finish_replication(&mut session, deadline).await?;
             let errant = self.progress(&mut session).await?.errant;
+            self.finish_replication(&mut session, deadline).await?;
             if !errant.is_empty() {
-                let what = "transactions that no primary wrote are in the data of the new primary";
-                self.note(format!("{what}: {}", GtidList(errant))).await;
+                let errant = GtidList(errant).to_string();
+                inspect::keep_errant(&self.settings, &errant)?;
+                self.note(format!("what no primary wrote is in the data of the new primary: {errant}")).await;
             }
             // A restart from here on finds the role of a primary: nothing is acknowledged.
             self.prepare_run_dir(Running::Primary, Some(guard.epoch))?;
