@@ -37,6 +37,8 @@ pub(super) fn text(settings: &MariaSettings, running: Running, epoch: Option<u64
     let mut text = String::from("# Written by oarlock at every start, edits are lost.\n[mariadbd]\n");
     // What an administrator may have otherwise.
     text.push_str("max_binlog_size=64M\nbinlog_expire_logs_seconds=259200\ncharacter_set_server=utf8mb4\n");
+    // Each connection that was not ended in order would be a line of the log otherwise, health checks included.
+    text.push_str("log_warnings=1\n");
     if let Some(include) = &settings.include {
         let _ = writeln!(text, "!include {}", include.display());
     }

@@ -251,6 +251,9 @@ impl<L: Launcher> Context<L> {
         let after = self.settings.timing.statement;
         // A history can be given only to a log without one; interrupted here, it was given before.
         if !state.is_empty() && session.value("select @@global.gtid_binlog_state", after).await?.is_empty() {
+            // The server begins its log anew and waits until the data's log was flushed, which an idle one does
+            // once a second.
+            let after = self.settings.timing.tool;
             session.run(&format!("set global gtid_binlog_state={}", literal(state)), after).await?;
         }
         session.run(&format!("set global gtid_slave_pos={}", literal(position)), after).await?;
