@@ -33,7 +33,8 @@ impl<L: Launcher> Context<L> {
     /// Brings the catalogue in order for a primary of `epoch`; `session` writes locally. Receivers
     /// of former epochs are cut off.
     pub async fn provision(&self, session: &mut Session, epoch: u64) -> Result<()> {
-        let after = self.settings.timing.statement;
+        // Each may wait for the disk.
+        let after = self.settings.timing.tool;
         for sql in TABLES {
             session.run(sql, after).await?;
         }

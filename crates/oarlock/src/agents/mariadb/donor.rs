@@ -175,7 +175,7 @@ async fn give<L: Launcher>(context: &Shared<L>, channel: &mut Channel) -> Result
     let log = log.map_err(PgError::io("open", &settings.log_file))?;
     let path = context.tool("mariadb-backup")?;
     let mut command = Command::new(&path);
-    command.args(["--no-defaults", "--backup", "--stream=xbstream"]);
+    command.args(["--no-defaults", "--backup", "--stream=xbstream", "--skip-ssl"]);
     command.arg(format!("--user={}", settings.admin)).arg(format!("--socket={}", settings.socket().display()));
     command.arg(format!("--datadir={}", settings.data_dir.display()));
     command.arg(format!("--target-dir={}", context.run_file("copy").display()));

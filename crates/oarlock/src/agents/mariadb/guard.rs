@@ -154,6 +154,7 @@ impl<L: Launcher> Context<L> {
         let before = self.count(&mut session).await?;
         let position = self.commit_mark(deadline).await?;
         let after = self.count(&mut session).await?;
+        session.close().await;
         if before.confirming.max(after.confirming) > 1 {
             return Err(MariaError::with_hint(
                 "another replica confirms commits beside the standby",
@@ -176,6 +177,7 @@ impl<L: Launcher> Context<L> {
         let mut session = Session::open(&self.settings, Commits::AsClients).await?;
         session.run(MARK, deadline.saturating_duration_since(Instant::now())).await?;
         let own = session.value("select @@last_gtid", self.settings.timing.statement).await?;
+        session.close().await;
         Ok(GtidList::parse(&own)?.position())
     }
 

@@ -79,7 +79,11 @@ pub(super) async fn probe<L: Launcher>(context: Shared<L>, board: Arc<Board>) {
 async fn probe_door<L: Launcher>(context: &Shared<L>, board: &Board) {
     loop {
         if context.server().phase == Phase::Up {
-            judge(&board.door, async { Session::open(&context.settings, Commits::Local).await.map(drop) }).await;
+            let enter = async {
+                Session::open(&context.settings, Commits::Local).await?.close().await;
+                Ok(())
+            };
+            judge(&board.door, enter).await;
         }
         tokio::time::sleep(context.settings.timing.probe_deadline / 2).await;
     }

@@ -66,7 +66,7 @@ impl<L: Launcher> Context<L> {
             }
             other => other?,
         }
-        let after = self.settings.timing.statement;
+        let after = self.settings.timing.tool;
         session.run("set global rpl_semi_sync_slave_enabled=ON", after).await?;
         let certificate = literal(&self.run_file("server.crt").display().to_string());
         let key = literal(&self.run_file("server.key").display().to_string());
@@ -88,7 +88,7 @@ impl<L: Launcher> Context<L> {
 
     /// Applies what was received before, and makes a standby of whatever this server was.
     async fn settle(&self, session: &mut Session, fresh: bool) -> Result<()> {
-        let after = self.settings.timing.statement;
+        let after = self.settings.timing.tool;
         // Of a promotion that an agent did not live to end; a standby's own commits wait for nobody.
         session.run("set global read_only=ON", after).await?;
         session.run("set global rpl_semi_sync_master_enabled=OFF", after).await?;
@@ -184,7 +184,7 @@ impl<L: Launcher> Context<L> {
             // A restart from here on finds the role of a primary: nothing is acknowledged.
             self.prepare_run_dir(Running::Primary, Some(guard.epoch))?;
             self.become_primary(guard).await?;
-            session.run("reset slave all", self.settings.timing.statement).await?;
+            session.run("reset slave all", self.settings.timing.tool).await?;
             // A session goes on writing under the number it began with: the administrator's end too.
             let newer = self.session().await?.value("select connection_id()", self.settings.timing.statement).await?;
             self.end_sessions(&mut session, deadline, &format!("id < {newer}")).await?;
@@ -201,7 +201,7 @@ impl<L: Launcher> Context<L> {
 
     /// No commit is acknowledged from here on, and what is written bears this epoch's number.
     async fn become_primary(&self, guard: Guard) -> Result<()> {
-        let after = self.settings.timing.statement;
+        let after = self.settings.timing.tool;
         let mut session = self.session().await?;
         self.shut_out(&mut session).await?;
         let number = server_id(self.settings.node, Some(guard.epoch));

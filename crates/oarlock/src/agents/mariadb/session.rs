@@ -9,6 +9,9 @@ use mysql_async::{Conn, OptsBuilder, Row, Value};
 use std::time::Duration;
 use tokio::time::timeout;
 
+/// How long a session may take to end.
+const GOODBYE: Duration = Duration::from_millis(200);
+
 /// What the commits of a session wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Commits {
@@ -47,6 +50,12 @@ impl Session {
             Ok(Err(source)) => Err(MariaError::Sql { what: "connect".to_owned(), source: Box::new(source) }),
             Err(_) => Err(MariaError::Timeout { what: "connection to the server".to_owned(), after }),
         }
+    }
+
+    /// Ends the session in order; the server notes one that just goes.
+    pub async fn close(self) {
+        // One that does not end in time is dropped.
+        let _ = timeout(GOODBYE, self.connection.disconnect()).await;
     }
 
     /// Runs one statement and returns its rows.
