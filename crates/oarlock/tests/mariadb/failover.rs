@@ -1,9 +1,11 @@
 //! The whole life of two copies.
 
-use crate::bench::{Bench, Node, SOON, insert, join, right, rows, serve_new, streams};
+use crate::bench::{Bench, Node, SOON, insert, join, right, rows, serve_both, serve_new, signal, streams};
 use mysql_async::prelude::Queryable;
 use oarlock_core::ids::NodeId;
 use oarlock_core::resource::database::{DataCommand, DataObservation, Running};
+use rustix::process::Signal;
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -99,4 +101,53 @@ async fn home_again(a: &mut Node, b: &mut Node) {
     a.until("standby streams", |a| streams(a, NodeId(2))).await;
     a.guard(&[2], 3).await;
     assert!(insert(&mut client, 12, SOON).await);
+}
+
+/// The primary dies in the middle of its writers' work: what each was told is there, on the new primary and on
+/// the old one when it has come back.
+#[tokio::test]
+async fn what_writers_were_told_survives_the_primary() {
+    let Some(bench) = Bench::new() else { return };
+    let (mut a, mut b) = (bench.node(1), bench.node(2));
+    serve_both(&mut a, &mut b, 1).await;
+    let mut writers = tokio::task::JoinSet::new();
+    let (count, mut told) = tokio::sync::watch::channel(0);
+    for writer in 0..4 {
+        let mut client = a.client().await.unwrap();
+        let count = count.clone();
+        writers.spawn(async move {
+            let mut acknowledged = Vec::new();
+            for number in (writer * 1_000_000)..((writer + 1) * 1_000_000) {
+                if !insert(&mut client, number, SOON).await {
+                    break;
+                }
+                acknowledged.push(number);
+                count.send_modify(|count| *count += 1);
+            }
+            acknowledged
+        });
+    }
+    told.wait_for(|count| *count > 400).await.unwrap();
+    signal(a.server().await, Signal::KILL);
+    a.until("ended", |a| a.exited.is_some()).await;
+    a.forget();
+    b.done(DataCommand::Promote { guard: right(2) }, DataObservation::Promoted).await;
+    b.guard(&[], 2).await;
+    b.done(DataCommand::Open, DataObservation::Opened).await;
+    let acknowledged: Vec<i32> = writers.join_all().await.into_iter().flatten().collect();
+    let found: BTreeSet<i32> = rows(&mut b.client().await.unwrap()).await.into_iter().collect();
+    let lost: Vec<&i32> = acknowledged.iter().filter(|number| !found.contains(number)).collect();
+    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), acknowledged.len());
+
+    a.copy(DataCommand::Rewind { from: b.id }).await;
+    a.done(DataCommand::Follow { upstream: b.id, epoch: 2 }, DataObservation::Started).await;
+    b.until("old primary streams", |b| streams(b, NodeId(1))).await;
+    b.guard(&[1], 2).await;
+    b.done(DataCommand::Kill, DataObservation::Stopped).await;
+    a.done(DataCommand::Promote { guard: right(3) }, DataObservation::Promoted).await;
+    a.guard(&[], 3).await;
+    a.done(DataCommand::Open, DataObservation::Opened).await;
+    let after: BTreeSet<i32> = rows(&mut a.client().await.unwrap()).await.into_iter().collect();
+    assert_eq!(after, found, "the copies differ");
+    a.done(DataCommand::Kill, DataObservation::Stopped).await;
 }

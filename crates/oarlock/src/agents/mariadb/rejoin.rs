@@ -19,6 +19,7 @@ use oarlock_core::ids::NodeId;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -26,6 +27,8 @@ use tokio::time::timeout;
 
 /// In a clone that was not started yet: where it goes on, and what its history is, a line each.
 const POSITION: &str = "oarlock-position";
+/// How often a long clone is told of.
+const PROGRESS: Duration = Duration::from_secs(30);
 
 impl<L: Launcher> Context<L> {
     /// Nothing may run on a directory that is replaced.
@@ -225,12 +228,20 @@ impl<L: Launcher> Context<L> {
         }
         let mut child = command.spawn().map_err(io("run", &path))?;
         let mut input = child.stdin.take().ok_or_else(|| MariaError::other("mbstream has no input"))?;
+        let (mut bytes, mut told) = (0, Instant::now());
         loop {
+            if told.elapsed() > PROGRESS {
+                told = Instant::now();
+                self.note(format!("cloning: {} MiB received", bytes >> 20)).await;
+            }
             let next = timeout(self.settings.timing.copy, channel.receive::<Reply>()).await;
             let next =
                 next.map_err(|_| MariaError::Timeout { what: "the copy".into(), after: self.settings.timing.copy })?;
             match next.map_err(MariaError::channel("the copy"))? {
-                Reply::Part(part) => input.write_all(&part).await.map_err(io("write to", &path))?,
+                Reply::Part(part) => {
+                    bytes += part.len();
+                    input.write_all(&part).await.map_err(io("write to", &path))?;
+                }
                 Reply::Complete => break,
                 Reply::Refused(why) => return Err(MariaError::other(format!("the primary gave up: {why}"))),
                 Reply::History(_) => return Err(MariaError::other("an answer out of turn")),

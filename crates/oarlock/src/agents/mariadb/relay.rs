@@ -134,7 +134,8 @@ fn left(deadline: Instant) -> Duration {
 }
 
 fn first_after(files: &[PathBuf], progress: &Progress) -> Result<Option<(String, u64)>> {
-    for file in files {
+    // One that is listed and not there was applied and removed.
+    for file in files.iter().filter(|file| file.exists()) {
         let mut first = None;
         binlog::transactions(file, |seen| {
             if seen.whole && first.is_none() && !progress.has(&seen.gtid) {

@@ -174,13 +174,8 @@ impl<L: Launcher> Context<L> {
         let result = async {
             let mut session = self.session().await?;
             self.shut_out(&mut session).await?;
-            let errant = self.progress(&mut session).await?.errant;
+            self.remember_errant(&mut session).await?;
             self.finish_replication(&mut session, deadline).await?;
-            if !errant.is_empty() {
-                let errant = GtidList(errant).to_string();
-                inspect::keep_errant(&self.settings, &errant)?;
-                self.note(format!("what no primary wrote is in the data of the new primary: {errant}")).await;
-            }
             // A restart from here on finds the role of a primary: nothing is acknowledged.
             self.prepare_run_dir(Running::Primary, Some(guard.epoch))?;
             self.become_primary(guard).await?;
@@ -196,6 +191,17 @@ impl<L: Launcher> Context<L> {
             return Err(error);
         }
         tracing::info!(resource = name, ms = start.elapsed().as_millis() as u64, "promoted");
+        Ok(())
+    }
+
+    /// What no primary wrote is in the data of the new primary: no other copy will get it. Before the rest
+    /// is applied, which hides it.
+    async fn remember_errant(&self, session: &mut Session) -> Result<()> {
+        let errant = GtidList(self.progress(session).await?.errant).to_string();
+        if !errant.is_empty() {
+            inspect::keep_errant(&self.settings, &errant)?;
+            self.note(format!("what no primary wrote is in the data of the new primary: {errant}")).await;
+        }
         Ok(())
     }
 
