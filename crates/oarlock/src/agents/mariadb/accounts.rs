@@ -6,6 +6,7 @@
 
 use super::context::Context;
 use super::error::Result;
+use super::processes;
 use super::session::{Session, literal, text};
 use crate::agents::launcher::Launcher;
 use oarlock_core::ids::NodeId;
@@ -63,12 +64,10 @@ impl<L: Launcher> Context<L> {
     /// Ends the receivers of all accounts but `kept`; they connect anew if they may.
     pub async fn cut_off(&self, session: &mut Session, kept: &[String]) -> Result<()> {
         let after = self.settings.timing.statement;
-        let dumping = "select id, user from information_schema.processlist where command like 'Binlog Dump%'";
-        for row in session.rows(dumping, after).await? {
-            let (id, user) = (text(&row, 0).unwrap_or_default(), text(&row, 1).unwrap_or_default());
-            if !kept.contains(&user) {
+        for process in processes::list(session, after).await? {
+            if process.sends() && !kept.contains(&process.user) {
                 // It may have ended by itself meanwhile.
-                let _ = session.run(&format!("kill connection {id}"), after).await;
+                let _ = session.run(&format!("kill connection {}", process.id), after).await;
             }
         }
         Ok(())

@@ -9,6 +9,7 @@ use super::accounts::{account, node_of};
 use super::binlog::GtidList;
 use super::context::Context;
 use super::error::{MariaError, Result};
+use super::processes::{self, Process};
 use super::session::{Commits, Session, text};
 use crate::agents::launcher::Launcher;
 use oarlock_core::ids::NodeId;
@@ -28,19 +29,20 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    /// From its account and the state of what serves it.
-    pub fn of(user: &str, state: &str, epoch: u64) -> Option<Receiver> {
-        Some(Receiver { node: node_of(user, epoch)?, near: state.contains("has sent all binlog") })
+    /// From the session that serves it.
+    pub fn of(process: &Process, epoch: u64) -> Option<Receiver> {
+        let node = node_of(&process.user, epoch).filter(|_| process.sends())?;
+        Some(Receiver { node, near: process.state.contains("has sent all binlog") })
     }
 }
 
 /// What the server counts of commits that wait.
-struct Count {
+pub(super) struct Count {
     on: bool,
     /// Replicas, whoever's, that may confirm.
-    confirming: u64,
-    confirmed: u64,
-    unconfirmed: u64,
+    pub confirming: u64,
+    pub confirmed: u64,
+    pub unconfirmed: u64,
 }
 
 impl<L: Launcher> Context<L> {
@@ -115,7 +117,8 @@ impl<L: Launcher> Context<L> {
         self.confirm(deadline).await
     }
 
-    async fn count(&self, session: &mut Session) -> Result<Count> {
+    /// What the server counts now.
+    pub async fn count(&self, session: &mut Session) -> Result<Count> {
         let rows = session.rows("show global status like 'rpl_semi_sync_master%'", self.settings.timing.statement);
         let rows = rows.await?;
         let value = |name: &str| {
@@ -129,11 +132,6 @@ impl<L: Launcher> Context<L> {
             confirmed: number("rpl_semi_sync_master_yes_tx"),
             unconfirmed: number("rpl_semi_sync_master_no_tx"),
         })
-    }
-
-    /// How many replicas, whoever's, may confirm commits.
-    pub async fn confirming(&self, session: &mut Session) -> Result<u64> {
-        Ok(self.count(session).await?.confirming)
     }
 
     /// Whether the server waits as it was told to; what is wrong, if it does not.
@@ -183,16 +181,11 @@ impl<L: Launcher> Context<L> {
 
     /// Waits until the standby on `node` receives and is near.
     pub async fn wait_for_receiver(&self, node: NodeId, epoch: u64, deadline: Instant) -> Result<()> {
-        let sql =
-            "select user, coalesce(state, '') from information_schema.processlist where command like 'Binlog Dump%'";
         let mut session = self.session().await?;
         loop {
-            let rows = session.rows(sql, self.settings.timing.statement).await?;
-            let receiver = |row| {
-                let state = text(row, 1).unwrap_or_default();
-                Receiver::of(&text(row, 0)?, &state, epoch)
-            };
-            if rows.iter().filter_map(receiver).any(|receiver| receiver.node == node && receiver.near) {
+            let processes = processes::list(&mut session, self.settings.timing.statement).await?;
+            let mut receivers = processes.iter().filter_map(|process| Receiver::of(process, epoch));
+            if receivers.any(|receiver| receiver.node == node && receiver.near) {
                 return Ok(());
             }
             self.pause(deadline, &format!("standby {} close behind", account(node, epoch))).await?;

@@ -16,6 +16,7 @@ mod guard;
 mod inspect;
 mod monitor;
 mod probe;
+mod processes;
 mod program;
 mod progress;
 mod rejoin;

@@ -5,10 +5,10 @@ use super::context::{Context, Phase, Shared};
 use super::error::{MariaError, Result};
 use super::guard::Receiver;
 use super::probe::Board;
-use super::session::{Session, named, text};
+use super::processes::{self, Process};
+use super::session::{Session, named};
 use crate::agents::launcher::Launcher;
 use oarlock_core::resource::database::{DataObservation, DataStandby, DataStatus, Position, Running};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,7 @@ const STEADY: u32 = 3;
 
 /// Looks at the server until the task is aborted.
 pub(super) async fn watch<L: Launcher>(context: Shared<L>, board: Arc<Board>) {
-    let mut monitor =
-        Monitor { session: None, waiting: BTreeMap::new(), streamed: 0, last: None, told: None, noted: String::new() };
+    let mut monitor = Monitor::default();
     loop {
         tokio::select! {
             () = context.look.notified() => {}
@@ -54,11 +53,14 @@ pub(super) async fn mark<L: Launcher>(context: Shared<L>) {
     }
 }
 
+#[derive(Default)]
 struct Monitor {
     session: Option<Session>,
-    /// Commits that wait, and since when. A mark of ours counts too: the server lets one wait for
-    /// the standby, and all later ones wait for that one.
-    waiting: BTreeMap<String, Instant>,
+    /// Since when commits wait and none was confirmed. A mark of ours counts too: the server lets one
+    /// wait for the standby, and all later ones wait for that one.
+    waiting: Option<Instant>,
+    /// How many were confirmed, or let go, at the last look.
+    answered: u64,
     /// Looks in a row that saw the receiver connected.
     streamed: u32,
     last: Option<DataStatus>,
@@ -66,11 +68,6 @@ struct Monitor {
     /// The last problem that was told.
     noted: String,
 }
-
-const PRIMARY: &str = "select 'p', @@global.gtid_binlog_pos, '', 0, 0 union all \
-    select 's', user, coalesce(state, ''), id, 0 from information_schema.processlist where command like 'Binlog Dump%' \
-    union all select 'w', user, '', id, query_id from information_schema.processlist \
-    where state like 'Waiting for semi-sync ACK%'";
 
 impl Monitor {
     async fn look<L: Launcher>(&mut self, context: &Shared<L>) -> Result<DataStatus> {
@@ -96,44 +93,37 @@ impl Monitor {
             let server = context.server();
             (server.epoch, server.guard_on, server.confirmed)
         };
-        let rows = session.rows(PRIMARY, context.settings.timing.statement).await?;
+        let after = context.settings.timing.statement;
+        let position = context.position(session).await?;
+        let processes = processes::list(session, after).await?;
+        let count = context.count(session).await?;
         let now = Instant::now();
-        let mut position = 0;
         let mut standbys: Vec<DataStandby> = Vec::new();
-        let mut waiting = BTreeMap::new();
-        for row in &rows {
-            let field = |column| text(row, column).unwrap_or_default();
-            match field(0).as_str() {
-                "p" => position = GtidList::parse(&field(1))?.position(),
-                "s" => {
-                    let Some(receiver) = Receiver::of(&field(1), &field(2), epoch) else { continue };
-                    // While nobody waits for it nothing is known of its disk. That it was sent all
-                    // makes it a candidate; the proof of a guard then lies above what is said here.
-                    let flushed = if guard_on || !receiver.near { confirmed } else { position.saturating_sub(1) };
-                    let flushed = Position(flushed.max(confirmed));
-                    standbys.push(DataStandby { node: receiver.node, flushed, streaming: true });
-                }
-                _ => {
-                    let commit = format!("{} {}", field(3), field(4));
-                    let since = self.waiting.get(&commit).copied().unwrap_or(now);
-                    waiting.insert(commit, since);
-                }
-            }
+        for receiver in processes.iter().filter_map(|process| Receiver::of(process, epoch)) {
+            // While nobody waits for it nothing is known of its disk. That it was sent all
+            // makes it a candidate; the proof of a guard then lies above what is said here.
+            let flushed = if guard_on || !receiver.near { confirmed } else { position.saturating_sub(1) };
+            let flushed = Position(flushed.max(confirmed));
+            standbys.push(DataStandby { node: receiver.node, flushed, streaming: true });
         }
+        let answered = count.confirmed + count.unconfirmed;
+        let waited = self.waiting.filter(|_| answered == self.answered);
+        self.waiting = processes.iter().any(Process::waits).then(|| waited.unwrap_or(now));
+        self.answered = answered;
         standbys.sort_by_key(|standby| (standby.node, standby.flushed));
         standbys.reverse();
         standbys.dedup_by_key(|standby| standby.node);
-        self.waiting = waiting;
         if guard_on && confirmed < position && !standbys.is_empty() {
             context.mark.notify_one();
         }
-        let oldest = self.waiting.values().min();
         Ok(DataStatus {
             running: Running::Primary,
             position: Position(position),
             streaming: true,
             standbys,
-            waiting_ms: oldest.map_or(0, |since| u64::try_from(now.duration_since(*since).as_millis()).unwrap_or(0)),
+            waiting_ms: self
+                .waiting
+                .map_or(0, |since| u64::try_from(now.duration_since(since).as_millis()).unwrap_or(0)),
             sick: None,
         })
     }

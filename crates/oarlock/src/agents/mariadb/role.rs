@@ -6,7 +6,8 @@ use super::conf::{self, CLOSED, server_id};
 use super::context::{Context, Phase};
 use super::error::{MariaError, Result};
 use super::inspect;
-use super::session::{Commits, Session, literal, named, text};
+use super::processes::{self, Process};
+use super::session::{Commits, Session, literal, named};
 use crate::agents::launcher::Launcher;
 use oarlock_core::ids::NodeId;
 use oarlock_core::resource::Guard;
@@ -182,7 +183,8 @@ impl<L: Launcher> Context<L> {
             session.run("reset slave all", self.settings.timing.tool).await?;
             // A session goes on writing under the number it began with: the administrator's end too.
             let newer = self.session().await?.value("select connection_id()", self.settings.timing.statement).await?;
-            self.end_sessions(&mut session, deadline, &format!("id < {newer}")).await?;
+            let newer: u64 = newer.parse().unwrap_or(0);
+            self.end_sessions(&mut session, deadline, |process| process.id < newer).await?;
             inspect::set_standby(&self.settings, false).await
         };
         if let Err(error) = result.await {
@@ -251,25 +253,26 @@ impl<L: Launcher> Context<L> {
     /// Ends the clients' sessions, and waits until they are gone. A commit that waits is left to
     /// its standby: ended, it could be seen but not be there.
     async fn end_clients(&self, session: &mut Session, deadline: Instant) -> Result<()> {
-        let clients = format!("user <> {}", literal(&self.settings.admin));
-        self.end_sessions(session, deadline, &clients).await
+        self.end_sessions(session, deadline, |process| process.user != self.settings.admin).await
     }
 
-    async fn end_sessions(&self, session: &mut Session, deadline: Instant, which: &str) -> Result<()> {
+    async fn end_sessions(
+        &self,
+        session: &mut Session,
+        deadline: Instant,
+        which: impl Fn(&Process) -> bool,
+    ) -> Result<()> {
         let after = self.settings.timing.statement;
-        let clients = format!(
-            "select id, coalesce(state, '') like 'Waiting for semi-sync ACK%' from information_schema.processlist \
-             where {which} and user not in ('system user', 'event_scheduler') and user not like 'oarlock\\_%' \
-             and command not like 'Binlog Dump%' and command <> 'Daemon' and id <> connection_id()"
-        );
+        let own = session.value("select connection_id()", after).await?;
         loop {
-            let rows = session.rows(&clients, after).await?;
-            if rows.is_empty() {
+            let mut clients = processes::list(session, after).await?;
+            clients.retain(|process| process.is_client() && process.id.to_string() != own && which(process));
+            if clients.is_empty() {
                 return Ok(());
             }
-            for row in rows.iter().filter(|row| text(row, 1).as_deref() != Some("1")) {
+            for process in clients.iter().filter(|process| !process.waits()) {
                 // One that has just ended by itself does not matter.
-                let _ = session.run(&format!("kill connection {}", text(row, 0).unwrap_or_default()), after).await;
+                let _ = session.run(&format!("kill connection {}", process.id), after).await;
             }
             if Instant::now() > deadline {
                 let after = self.settings.timing.hand_over;

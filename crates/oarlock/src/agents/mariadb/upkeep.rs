@@ -6,7 +6,8 @@ use super::binlog::GtidList;
 use super::conf::FOR_EVER;
 use super::context::{Context, Phase, Shared};
 use super::error::Result;
-use super::session::{Session, literal, named, text};
+use super::processes;
+use super::session::{Session, literal, named};
 use crate::agents::launcher::Launcher;
 use oarlock_core::resource::database::Running;
 use std::time::Duration;
@@ -62,7 +63,7 @@ impl<L: Launcher> Context<L> {
             told.push("somebody changed what keeps acknowledged rows: set back".to_owned());
         }
         let strangers = self.strangers(session).await?;
-        if guard_on && !strangers.is_empty() && self.confirming(session).await? > 1 {
+        if guard_on && !strangers.is_empty() && self.count(session).await?.confirming > 1 {
             for id in &strangers {
                 // One that has just gone does not matter.
                 let _ = session.run(&format!("kill connection {id}"), self.settings.timing.statement).await;
@@ -90,11 +91,10 @@ impl<L: Launcher> Context<L> {
     }
 
     /// Connections of replicas that are none of ours.
-    async fn strangers(&self, session: &mut Session) -> Result<Vec<String>> {
-        let sql = "select id from information_schema.processlist \
-            where command like 'Binlog Dump%' and user not like 'oarlock\\_%'";
-        let rows = session.rows(sql, self.settings.timing.statement).await?;
-        Ok(rows.iter().filter_map(|row| text(row, 0)).collect())
+    async fn strangers(&self, session: &mut Session) -> Result<Vec<u64>> {
+        let processes = processes::list(session, self.settings.timing.statement).await?;
+        let strange = processes.iter().filter(|process| process.sends() && !process.user.starts_with("oarlock_"));
+        Ok(strange.map(|process| process.id).collect())
     }
 
     async fn accounts_are_there(&self, session: &mut Session) -> Result<bool> {
