@@ -173,7 +173,7 @@ impl Core {
         if !leads || !self.nonces.contains(&nonce) || self.state.node(node).generation != generation {
             return;
         }
-        let to = generation.max(above) + 1;
+        let to = generation.max(above).saturating_add(1);
         self.propose(Entry::Alive { node, from: generation, to, incarnation });
     }
 
