@@ -14,15 +14,15 @@
 //! template    the configuration as `init` writes it
 //! ```
 
-mod bundle;
-mod channel;
+pub(crate) mod bundle;
+pub(crate) mod channel;
 mod fetch;
-mod invitation;
-mod serve;
+pub(crate) mod invitation;
+pub(crate) mod serve;
 pub mod template;
 #[cfg(test)]
 mod tests;
-mod token;
+pub(crate) mod token;
 
 pub use bundle::{Bundle, BundleFile, write_file};
 pub use channel::ChannelError;

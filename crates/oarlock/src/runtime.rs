@@ -6,7 +6,7 @@ mod applying;
 mod calls;
 mod clock;
 mod config_file;
-mod envelope;
+pub(crate) mod envelope;
 mod events;
 mod incarnation;
 mod lease;

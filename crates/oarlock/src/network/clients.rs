@@ -5,8 +5,8 @@
 //! * [`list_connections`] and [`tickle`]: the node that takes an address over makes the clients of
 //!   the dead owner notice that their connections are gone.
 
-mod connections;
-mod packet;
+pub(crate) mod connections;
+pub(crate) mod packet;
 mod raw;
 mod refuse;
 #[cfg(test)]

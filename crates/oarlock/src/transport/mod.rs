@@ -14,12 +14,12 @@
 //! endpoint  all peers                       shell     sockets and timers
 //! ```
 
-mod crypto;
+pub(crate) mod crypto;
 pub mod endpoint;
 mod handshake;
-mod message;
-mod packet;
-mod path;
+pub(crate) mod message;
+pub(crate) mod packet;
+pub(crate) mod path;
 mod peer;
 mod session;
 mod shell;

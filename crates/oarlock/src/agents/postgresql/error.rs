@@ -10,7 +10,7 @@ use thiserror::Error;
 
 /// What failed. A `Display` never contains its source; [`PgError::in_words`] puts all together.
 #[derive(Debug, Error)]
-pub(super) enum PgError {
+pub(crate) enum PgError {
     /// A file or directory.
     #[error("{action} {}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
@@ -28,7 +28,7 @@ pub(super) enum PgError {
     Other { what: String, hint: Option<String> },
 }
 
-pub(super) type Result<T, E = PgError> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = PgError> = std::result::Result<T, E>;
 
 impl PgError {
     /// Something without a hint.
