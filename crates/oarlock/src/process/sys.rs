@@ -8,6 +8,7 @@ use std::ptr;
 
 use rustix::io::Errno;
 use rustix::process::Pid;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// The two returns of a fork.
@@ -18,11 +19,12 @@ pub(crate) enum Forked {
     Parent(Pid),
 }
 
-/// Lets the tokio runtime watch a descriptor.
-pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+/// Lets the tokio runtime watch a descriptor for something to read, or to write. Not for both without need: a socket
+/// tells that it can be written again after each write, and every time that wakes us for nothing.
+pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd always returns the same descriptor and closes it only when dropped,
     // which AsyncFd does after it has deregistered it.
-    unsafe { AsyncFd::register(fd) }.map_err(Into::into)
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(Into::into)
 }
 
 /// Binds a packet socket to an interface and one kind of Ethernet frame (0: receives none).
