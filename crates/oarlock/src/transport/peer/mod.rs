@@ -242,7 +242,7 @@ impl PeerState {
         }
         self.tick_handshake(cx);
         if self.current.is_some() && self.probe_at <= cx.now {
-            self.send_probes(cx);
+            self.send_probes(cx, cx.node.next_probe(cx.now));
         }
         self.send_chunks(cx);
         self.send_repairs(cx);

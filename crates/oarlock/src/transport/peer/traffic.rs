@@ -44,8 +44,12 @@ impl PeerState {
 
     /// The turn is over: sends what was collected in it.
     pub fn flush(&mut self, cx: &mut Context<'_>) {
-        if let Some(content) = self.bundle.take() {
-            self.send_sealed(cx, BUNDLE, &content);
+        let Some(content) = self.bundle.take() else { return };
+        self.send_sealed(cx, BUNDLE, &content);
+        // A probe that is due soon goes along, so that it wakes nobody later.
+        let interval = cx.node.timing.probe();
+        if self.current.is_some() && self.probe_at <= cx.now + interval / 4 {
+            self.send_probes(cx, cx.now + interval);
         }
     }
 
@@ -203,14 +207,14 @@ impl PeerState {
         }
     }
 
-    pub(super) fn send_probes(&mut self, cx: &mut Context<'_>) {
+    /// Sends a probe on every link, and plans those after it for `next` at the latest.
+    pub(super) fn send_probes(&mut self, cx: &mut Context<'_>, next: Instant) {
         for path in 0..self.paths.len() {
             self.send_probe(cx, path);
         }
         let confirming = self.current.as_ref().is_some_and(|session| {
             session.initiator && !self.heard_on_current && cx.now.saturating_duration_since(session.since) < CONFIRM_FOR
         });
-        let next = cx.node.next_probe(cx.now);
         self.probe_at = if confirming { next.min(cx.now + cx.node.timing.retry()) } else { next };
     }
 
