@@ -12,10 +12,12 @@ mod refuse;
 #[cfg(test)]
 mod tests;
 mod tickle;
+mod turnover;
 
 pub use connections::{MAX_PAIRS, Pair, list_connections};
 pub use refuse::{REFUSE_FOR, Refuser};
 pub use tickle::{TICKLE_AT_MS, tickle};
+pub use turnover::Turnover;
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
