@@ -34,6 +34,7 @@ pub const BASE_BYTES: usize = 4 * 1024 * 1024;
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    target("bundle", fuzzing::bundle, 64),
     target("chunks", fuzzing::chunks, 1024),
     target("configuration", fuzzing::configuration, 4096),
     target("control", fuzzing::control, 256),

@@ -24,7 +24,7 @@ use std::fmt::Debug;
 use std::fmt::Display;
 
 pub use machine::{oar, proc_files};
-pub use network::{chunks, datagram, frames, handshake};
+pub use network::{bundle, chunks, datagram, frames, handshake};
 pub use postgresql::{controldata, generated, history, waldump};
 
 /// What a decoder understood.

@@ -6,6 +6,7 @@ use crate::network::clients::connections;
 use crate::network::clients::packet::{parse_attempt, refusal};
 use crate::network::frames::claim;
 use crate::transport::LinkTiming;
+use crate::transport::bundle::{self, Bundle};
 use crate::transport::crypto::{Hello, Pair, read as read_noise};
 use crate::transport::message::{Inbound, MAX_PAYLOAD_BYTES, Outbound};
 use crate::transport::packet::{self, Packet, Refusal};
@@ -26,6 +27,19 @@ pub fn datagram(bytes: &[u8]) -> Outcome {
     let again = again.concat();
     assert_eq!(again, bytes, "every byte has its place");
     Ok(Meaning::Encoded(again))
+}
+
+/// What one datagram carries, after authentication.
+pub fn bundle(bytes: &[u8]) -> Outcome {
+    let Ok(parts) = bundle::parts(bytes) else { return Err("no whole messages".to_owned()) };
+    let mut again = Bundle::default();
+    // As sent, messages fill a datagram at most; received, the seal bounds them.
+    if bytes.len() > packet::MAX_PLAIN_BYTES - 1 {
+        return read(parts.len());
+    }
+    let full = parts.iter().find_map(|part| again.add(part));
+    assert_eq!(full, None, "what came in one datagram leaves in one");
+    Ok(Meaning::Encoded(again.take().unwrap_or_default()))
 }
 
 /// Noise messages whose code was good, and a link's probe.
