@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask help`.
 
+mod fuzz;
 mod test;
 
 use std::process::{Command, ExitCode};
@@ -39,6 +40,8 @@ enum Task {
     Oracle(oarlock_lab::oracle::Arguments),
     /// Look at the code and its dependencies without running them
     Audit,
+    /// Feed every decoder with bytes that nobody meant
+    Fuzz(fuzz::Arguments),
     /// Run the simulator
     Sim {
         /// Passed on to the simulator
@@ -48,11 +51,15 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = fuzz::wrapped() {
+        return code;
+    }
     let done = match Cli::parse().task {
         Task::Lab(command) => return oarlock_lab::cli::main(&command),
         Task::Demo { keep } => oarlock_lab::demo::run(keep).map(|()| ExitCode::SUCCESS),
         Task::Bench(command) => oarlock_lab::bench::main(&command).map(code),
         Task::Audit => audit(),
+        Task::Fuzz(arguments) => fuzz::run(&arguments).map(code),
         Task::Oracle(arguments) => oarlock_lab::oracle::run(&arguments).map(|verdict| match verdict {
             oarlock_lab::oracle::Verdict::Skipped(reason) => {
                 println!("skipped: {reason}");

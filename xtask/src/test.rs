@@ -9,6 +9,8 @@ use oarlock_lab::oracle::{self, Arguments, Verdict};
 
 /// Seeds of the simulator per layout; long ranges are run by hand (`cargo xtask sim`).
 const SEEDS: [(&str, &str); 2] = [("two", "0..5000"), ("four", "0..5000")];
+/// How long each decoder is fuzzed, in seconds; long runs are done by hand (`cargo xtask fuzz`).
+const FUZZ_S: &str = "2";
 /// Cases of the fault matrix that run here; the others need `cargo xtask lab matrix`.
 const CASES: &[&str] = &[
     "2 never",
@@ -51,6 +53,7 @@ pub fn run(only_quick: bool) -> Result<ExitCode> {
         let sim = ["xtask", "sim", "--seeds", seeds, "--layout", layout];
         step(&mut tally, &format!("simulator, {layout} servers + witness"), &sim, &[])?;
     }
+    fuzzing(&mut tally)?;
     planner(&mut tally);
     if only_quick {
         skip(&mut tally, "lab", "left out with --quick");
@@ -74,6 +77,17 @@ fn lab(tally: &mut Tally) -> Result<()> {
     step(tally, "the lab goes away", &["xtask", "lab", "down"], &[])?;
     println!("the other cases run with: cargo xtask lab up && cargo xtask lab matrix");
     Ok(())
+}
+
+/// Each decoder for a few seconds, where libFuzzer can be built.
+fn fuzzing(tally: &mut Tally) -> Result<()> {
+    let name = "fuzzing, every decoder";
+    let mut compiler = Command::new("c++");
+    if compiler.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).status().is_err() {
+        skip(tally, name, "no C++ compiler");
+        return Ok(());
+    }
+    step(tally, name, &["xtask", "fuzz", "--seconds", FUZZ_S], &[])
 }
 
 /// The planner against Pacemaker's, where Debian's packages can be had.

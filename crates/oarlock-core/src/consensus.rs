@@ -121,23 +121,39 @@ impl Consensus {
         Ok(Consensus { node, pending: VecDeque::new(), given: 0, tick, next_tick: now + tick })
     }
 
-    /// When [`Consensus::tick`] next has something to do.
-    pub fn wakeup(&self) -> Mono {
+    /// When the library next counts.
+    pub fn next_tick(&self) -> Mono {
         self.next_tick
     }
 
-    /// Lets time pass.
-    pub fn tick(&mut self, now: Mono) {
-        let mut ticks = 0;
-        while self.next_tick <= now {
-            self.node.tick();
-            self.next_tick += self.tick;
-            ticks += 1;
-            // After a pause of ours the peers may well have spoken: do not race through elections.
-            if ticks >= TICKS_PER_HEARTBEAT {
-                self.next_tick = self.next_tick.max(now + self.tick);
+    /// When [`Consensus::tick`] must be called at the latest for the library to lose no time. A tick in which it would
+    /// only count waits for the one after it.
+    pub fn wakeup(&self) -> Mono {
+        let raft = &self.node.raft;
+        let (counted, due) = if self.is_leader() {
+            let quorum = raft.election_timeout().saturating_sub(raft.election_elapsed);
+            (0, quorum.min(raft.heartbeat_timeout().saturating_sub(raft.heartbeat_elapsed())))
+        } else {
+            (raft.election_elapsed, raft.randomized_election_timeout())
+        };
+        if due > counted + 1 { self.next_tick + self.tick } else { self.next_tick }
+    }
+
+    /// Lets time pass. True when that made us, as leader, send heartbeats.
+    pub fn tick(&mut self, now: Mono) -> bool {
+        let mut beat = false;
+        for _ in 0..TICKS_PER_HEARTBEAT {
+            if self.next_tick <= now {
+                self.node.tick();
+                self.next_tick += self.tick;
+                beat |= self.is_leader() && self.node.raft.heartbeat_elapsed() == 0;
             }
         }
+        // After a pause of ours the peers may well have spoken: do not race through elections.
+        if self.next_tick <= now {
+            self.next_tick = now + self.tick;
+        }
+        beat
     }
 
     /// Takes a frame from a peer.

@@ -82,7 +82,7 @@ pub enum Message {
 }
 
 /// A renewal, echoed in its acknowledgement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Renew {
     /// Incarnation of the holder.
     pub incarnation: u64,
@@ -102,7 +102,7 @@ pub struct Renew {
 }
 
 /// A promise (or the wish for one) about one generation of one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Promise {
     /// The node it is about.
     pub node: NodeId,

@@ -81,6 +81,8 @@ struct Turn {
     driver_due: Option<Mono>,
     /// Counts what was ordered of resources.
     ordered: u64,
+    /// The leader's beat: what is due soon is done now, so that it travels with what has to.
+    beat: bool,
 }
 
 /// What is on its way to the disk.
@@ -182,6 +184,9 @@ impl Core {
         let routine = self.is_routine(&event).then(|| self.pulse());
         self.now = self.now.max(now);
         self.notice_lapse();
+        self.turn.beat = false;
+        // Before what has come is looked at: it did not come in the past.
+        self.tick_consensus();
         match event {
             Event::Ticked => {}
             Event::Received { from, message } => self.received(from, message),
@@ -205,7 +210,7 @@ impl Core {
         if let Some(before) = routine {
             self.turn_consensus();
             let due = self.turn.driver_due.is_some_and(|due| due <= self.now);
-            if self.pulse() == before && !due {
+            if self.pulse() == before && !due && !self.is_time_to_renew() {
                 return self.persist();
             }
         }
@@ -240,14 +245,21 @@ impl Core {
     pub fn wakeup(&self) -> Mono {
         let mut at = self.next_report;
         if let Some(consensus) = &self.consensus {
-            at = at.min(consensus.wakeup()).min(self.next_renew);
+            let tick = if self.is_calm() { consensus.wakeup() } else { consensus.next_tick() };
+            at = at.min(tick).min(self.next_renew);
         }
         let untils = self.wishes.keys().map(|wish| self.voter.until(wish.node, &self.state));
         let drivers = self.turn.driver_due;
         let mine = self.holder.deadline().into_iter().chain(self.requests.iter().map(|request| request.deadline));
         // What was due and still stands waits for an event, not for time: never spin.
-        let later = untils.chain(drivers).chain(mine).filter(|due| *due > self.now);
+        let later = untils.chain(drivers).chain(mine).chain(self.silences()).filter(|due| *due > self.now);
         later.fold(at, Mono::min)
+    }
+
+    /// Nothing is under way that is tried again every so often: only then may a tick wait for the next.
+    fn is_calm(&self) -> bool {
+        let asked = self.proposed.is_empty() && self.requests.is_empty() && self.wishes.is_empty();
+        asked && self.suspected.is_empty() && self.leader_seen.is_some() && self.holder.is_live(self.now)
     }
 
     /// What this node has applied.
@@ -331,9 +343,7 @@ impl Core {
 
     /// Brings everything into step until nothing moves any more.
     fn settle(&mut self) {
-        if let Some(consensus) = &mut self.consensus {
-            consensus.tick(self.now);
-        }
+        self.tick_consensus();
         // Each round can enable the next (an applied entry frees a group, whose report lets the
         // leader plan); a handful is always enough, and the rest waits for the next event.
         for _ in 0..8 {
@@ -352,6 +362,13 @@ impl Core {
         self.check_requests();
         self.persist();
         self.turn.driver_due = self.drivers.iter().filter_map(|driver| driver.wakeup(&self.state, self.now)).min();
+        self.turn.beat = false;
+    }
+
+    fn tick_consensus(&mut self) {
+        if let Some(consensus) = &mut self.consensus {
+            self.turn.beat |= consensus.tick(self.now);
+        }
     }
 
     fn turn_consensus(&mut self) {
@@ -507,7 +524,9 @@ impl Core {
             lease_max: self.voter.lease_max(),
             groups: self.drivers.iter().map(|driver| driver.report(&self.state, self.me)).collect(),
         };
-        if self.now < self.next_report && alike(&own, &self.reported) {
+        // A little early, when there is a turn anyway, saves one of its own.
+        let early = self.now + crate::time::Span(self.state.config.timing.heartbeat.0 / 2);
+        if early < self.next_report && alike(&own, &self.reported) {
             return;
         }
         self.next_report = self.now + crate::time::Span(self.state.config.timing.lease.0 / 2);

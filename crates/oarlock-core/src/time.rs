@@ -26,9 +26,10 @@ impl Span {
         self.0 / 1000
     }
 
-    /// `self * numerator / denominator`, rounded up.
+    /// `self * numerator / denominator`, rounded up; the longest there is where it would be longer.
     pub const fn scaled(self, numerator: u64, denominator: u64) -> Span {
-        Span((self.0 * numerator).div_ceil(denominator))
+        let exact = (self.0 as u128 * numerator as u128).div_ceil(denominator as u128);
+        Span(if exact > u64::MAX as u128 { u64::MAX } else { exact as u64 })
     }
 }
 
@@ -75,5 +76,17 @@ impl fmt::Debug for Mono {
 impl fmt::Debug for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:03}ms", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_senseless_length_is_scaled_to_the_longest_there_is() {
+        assert_eq!(Span(5).scaled(3, 2), Span(8));
+        assert_eq!(Span(u64::MAX).scaled(1100, 1000), Span(u64::MAX));
+        assert_eq!(Span(u64::MAX).scaled(1000, 1000), Span(u64::MAX));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::run::{Plan, Verdict};
 use crate::scenario::Layout;
+use crate::shrink::shrink;
 use crate::words::{Course, Pace, Survey, Word};
 use clap::Parser;
 use oarlock_core::Rules;
@@ -21,7 +22,7 @@ struct Arguments {
     /// One seed only
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
-    /// Machines: two servers and a witness, or four and a witness
+    /// Machines: two (servers and a witness), four (and a witness), four-plain (without)
     #[arg(long, default_value = "two")]
     layout: Layout,
     /// Stop after this many minutes
@@ -36,6 +37,9 @@ struct Arguments {
     /// Print every message as well
     #[arg(long, requires = "trace")]
     messages: bool,
+    /// Leave out what faults it does not take for the seed to fail, and list the rest
+    #[arg(long, requires = "seed")]
+    shrink: bool,
     /// No faults: a cluster that comes up and serves
     #[arg(long)]
     quiet: bool,
@@ -108,7 +112,7 @@ pub fn main() -> ExitCode {
             rules: arguments.without.unwrap_or_default(),
             ..Plan::new(seed, arguments.layout)
         };
-        return one(&plan);
+        return if arguments.shrink { shrunk(&plan) } else { one(&plan) };
     }
     many(&arguments)
 }
@@ -148,6 +152,23 @@ fn words(arguments: &Arguments, longest: usize, pace: Pace) -> ExitCode {
     }
     println!("layout {}: {survey}; {:.1} s", arguments.layout, began.elapsed().as_secs_f64());
     if survey.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn shrunk(plan: &Plan) -> ExitCode {
+    let Some(shrunk) = shrink(plan) else {
+        println!("seed {} does not fail", plan.seed);
+        return ExitCode::SUCCESS;
+    };
+    let (left, all) = (shrunk.verdict.list.len(), shrunk.verdict.struck);
+    println!("seed {} layout {}: {left} of {all} faults, {} runs", plan.seed, plan.layout, shrunk.runs);
+    for line in &shrunk.verdict.list {
+        println!("{line}");
+    }
+    println!("FAILED {}", shrunk.verdict.broken.unwrap_or_default());
+    if plan.tracing {
+        let _ = shrunk.plan.run();
+    }
+    ExitCode::FAILURE
 }
 
 fn one(plan: &Plan) -> ExitCode {
@@ -308,6 +329,6 @@ impl Summary {
 impl Verdict {
     fn panicked() -> Verdict {
         let broken = Some("panic: see above".to_owned());
-        Verdict { broken, events: 0, simulated_us: 0, acknowledged: 0, settled_us: 0 }
+        Verdict { broken, events: 0, simulated_us: 0, acknowledged: 0, settled_us: 0, struck: 0, list: Vec::new() }
     }
 }

@@ -24,6 +24,12 @@ impl Clock {
         Clock { rate_ppm, ..self }
     }
 
+    /// The same clock after a jump ahead.
+    #[must_use]
+    pub fn stepped(self, us: u64) -> Clock {
+        Clock { offset_us: self.offset_us + us, ..self }
+    }
+
     /// What it shows at a true time.
     #[must_use]
     pub fn at(&self, true_us: u64) -> Mono {

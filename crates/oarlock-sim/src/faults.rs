@@ -1,5 +1,7 @@
 //! What goes wrong, when and for how long: each seed draws which faults are on and how often.
 
+use crate::rng::Rng;
+use crate::shrink::LeftOut;
 use crate::world::{What, World};
 use oarlock_core::Event;
 use oarlock_core::config::{Failback, Kind, Timing};
@@ -29,6 +31,10 @@ pub enum Fault {
     RepairService(usize),
     /// The address's link is back.
     LinkUp(usize),
+    /// A link that comes and goes: the two, how often still, and whether it goes now.
+    Flap(usize, usize, u8),
+    /// The machine is well again.
+    Brisk(usize),
     /// The disk is fast again.
     FastDisk(usize),
     /// The agent that could not save is started anew.
@@ -78,6 +84,12 @@ pub enum Sort {
     ServiceBreak,
     /// The address's link is down.
     LinkDown,
+    /// A link comes and goes, many times.
+    Flap,
+    /// A machine does everything a hundred times slower: it is neither dead nor well.
+    Gray,
+    /// A machine's clock jumps ahead.
+    ClockStep,
     /// The disk is slow.
     SlowDisk,
     /// The state cannot be saved.
@@ -117,6 +129,9 @@ pub const SORTS: &[(Sort, u64)] = &[
     (Sort::ServiceKill, 3),
     (Sort::ServiceBreak, 2),
     (Sort::LinkDown, 2),
+    (Sort::Flap, 2),
+    (Sort::Gray, 2),
+    (Sort::ClockStep, 3),
     (Sort::SlowDisk, 2),
     (Sort::SaveFails, 1),
     (Sort::Torn, 2),
@@ -127,6 +142,24 @@ pub const SORTS: &[(Sort, u64)] = &[
     (Sort::Maintenance, 1),
 ];
 
+impl std::fmt::Display for Swarm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let total = self.sorts.iter().map(|(_, weight)| weight).sum::<u64>().max(1);
+        writeln!(
+            f,
+            "  fault               share   (one each {} ms on average)",
+            self.pause_us.midpoint(20_000) / 1000
+        )?;
+        for (sort, _) in SORTS {
+            match self.sorts.iter().find(|(known, _)| known == sort) {
+                Some((_, weight)) => writeln!(f, "  {:<18} {:>4} %", format!("{sort:?}"), weight * 100 / total)?,
+                None => writeln!(f, "  {:<18}    off", format!("{sort:?}"))?,
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Which faults a seed has, and how often they come.
 #[derive(Clone, Debug, Default)]
 pub struct Swarm {
@@ -134,16 +167,38 @@ pub struct Swarm {
     pub sorts: Vec<(Sort, u64)>,
     /// Longest pause between two, in microseconds.
     pub pause_us: u64,
+    /// Each fault's own randomness comes from it and from the fault's number.
+    pub seed: u64,
+    /// How many there were.
+    pub struck: u32,
+    /// Those that are left out.
+    pub left_out: LeftOut,
+    /// Whether to list them.
+    pub listing: bool,
+    /// What struck when and where.
+    pub list: Vec<String>,
 }
 
 impl Swarm {
     /// Draws one: each kind is on with probability one half.
     pub fn draw(rng: &mut crate::rng::Rng) -> Swarm {
-        let mut sorts: Vec<(Sort, u64)> = SORTS.iter().copied().filter(|_| rng.chance(450)).collect();
+        let mut sorts: Vec<(Sort, u64)> = Vec::new();
+        for (sort, weight) in SORTS {
+            // Clocks that are wrong excuse the rules that rest on clocks: seldom.
+            if rng.chance(if *sort == Sort::ClockStep { 30 } else { 450 }) {
+                sorts.push((*sort, weight * rng.within(1, 4)));
+            }
+        }
         if sorts.is_empty() {
             sorts.push((Sort::PowerOff, 1));
         }
-        Swarm { sorts, pause_us: rng.within(300_000, 4_000_000) }
+        Swarm { sorts, pause_us: rng.within(300_000, 4_000_000), seed: rng.draw(), ..Swarm::default() }
+    }
+
+    /// Whether clocks may jump.
+    #[must_use]
+    pub fn steps_clocks(&self) -> bool {
+        self.sorts.iter().any(|(sort, _)| *sort == Sort::ClockStep)
     }
 
     /// Whether the configuration may change.
@@ -163,6 +218,10 @@ impl Swarm {
 impl World {
     /// A fault begins or ends.
     pub fn fault(&mut self, fault: Fault) {
+        // What was to be mended is, or stays as it is.
+        if self.core.is_some() && !matches!(fault, Fault::Respawn(_)) {
+            return;
+        }
         match fault {
             Fault::Next => {
                 if self.checks.faulty {
@@ -189,6 +248,8 @@ impl World {
                 self.hosts[host].linked = true;
                 self.report_link(host);
             }
+            Fault::Flap(host, other, left) => self.flap(host, other, left),
+            Fault::Brisk(host) => self.sluggish(host, 0),
             Fault::FastDisk(host) => self.hosts[host].disk.slow_us = 0,
             Fault::Respawn(host) => self.agent_crashes(host),
             Fault::RestartAgain(host) => self.restart_agent(host),
@@ -196,15 +257,23 @@ impl World {
     }
 
     fn next_fault(&mut self) {
-        let swarm = self.swarm.clone();
-        self.soon(20_000, swarm.pause_us, What::Fault(Fault::Next));
-        let total = swarm.sorts.iter().map(|(_, weight)| weight).sum::<u64>().max(1);
-        let mut drawn = self.rng.within(0, total - 1);
-        for (sort, weight) in swarm.sorts {
-            if drawn < weight {
-                return self.strike(sort);
-            }
-            drawn -= weight;
+        // Each has its own randomness, so that one can be left out without another becoming a different one.
+        let number = self.swarm.struck;
+        self.swarm.struck += 1;
+        let mut draw = Rng::new(self.swarm.seed ^ u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        self.after(draw.within(20_000, self.swarm.pause_us), What::Fault(Fault::Next));
+        let total = self.swarm.sorts.iter().map(|(_, weight)| weight).sum::<u64>().max(1);
+        let mut drawn = draw.within(0, total - 1);
+        let falls_on = |(_, weight): &&(Sort, u64)| {
+            let here = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            here
+        };
+        let sort = self.swarm.sorts.iter().find(falls_on).map(|(sort, _)| *sort);
+        if let Some(sort) = sort.filter(|_| !self.swarm.left_out.contains(number)) {
+            std::mem::swap(&mut self.rng, &mut draw);
+            self.strike(sort);
+            std::mem::swap(&mut self.rng, &mut draw);
         }
     }
 
@@ -218,6 +287,10 @@ impl World {
         let host = self.rng.within(0, count as u64 - 1) as usize;
         let other = (host + 1 + self.rng.within(0, count as u64 - 2) as usize) % count;
         self.say(host, || format!("FAULT {sort:?}"));
+        if self.swarm.listing {
+            let (at_s, name) = (self.now as f64 / 1e6, &self.config.nodes[host].name);
+            self.swarm.list.push(format!("{:>4} {at_s:>9.3} s  {sort:?} {name}", self.swarm.struck - 1));
+        }
         match sort {
             Sort::PowerOff => {
                 self.power_off(host);
@@ -264,10 +337,7 @@ impl World {
                 self.report_link(host);
                 self.ends(500_000, 5_000_000, Fault::LinkUp(host));
             }
-            Sort::SlowDisk => {
-                self.hosts[host].disk.slow_us = self.rng.within(5_000, 200_000);
-                self.ends(500_000, 5_000_000, Fault::FastDisk(host));
-            }
+            Sort::Flap | Sort::Gray | Sort::ClockStep | Sort::SlowDisk => self.strike_slowness(host, other, sort),
             Sort::SaveFails => {
                 let life = self.hosts[host].agent_life;
                 self.tell(host, life, Event::PersistFailed { reason: "no space left on device".into() });
@@ -276,6 +346,31 @@ impl World {
             Sort::Torn | Sort::Replace => self.strike_memory(sort, host, other),
             Sort::Configure => self.configure(host),
             Sort::Move | Sort::Standby | Sort::Maintenance => self.strike_request(host, sort),
+        }
+    }
+
+    /// What neither kills nor cuts off for long.
+    fn strike_slowness(&mut self, host: usize, other: usize, sort: Sort) {
+        match sort {
+            Sort::Flap => {
+                let often = self.rng.within(3, 30) as u8;
+                self.flap(host, other, often);
+            }
+            Sort::Gray => {
+                let us = self.rng.within(10_000, 40_000);
+                self.sluggish(host, us);
+                self.ends(1_000_000, 10_000_000, Fault::Brisk(host));
+            }
+            Sort::ClockStep => {
+                let us = self.rng.within(100_000, 20_000_000);
+                self.clock_steps(host, us);
+            }
+            _ => {
+                // Now and then it hangs for longer than any grace.
+                let longest = if self.rng.chance(100) { 15_000_000 } else { 200_000 };
+                self.hosts[host].disk.slow_us = self.rng.within(5_000, longest);
+                self.ends(500_000, 5_000_000, Fault::FastDisk(host));
+            }
         }
     }
 
@@ -317,6 +412,52 @@ impl World {
             self.replacing_until_us = self.now + 31_000_000;
             self.request(host, Request::Replace { node });
         }
+    }
+
+    fn flap(&mut self, host: usize, other: usize, left: u8) {
+        if left % 2 == 1 {
+            self.network.cut(host, other);
+            self.network.cut(other, host);
+        } else {
+            self.network.mend(host, other);
+            self.network.mend(other, host);
+        }
+        if left > 0 {
+            self.ends(20_000, 300_000, Fault::Flap(host, other, left - 1));
+        }
+    }
+
+    /// Datagrams, disk and agent of a machine take this much longer; its sentinel has its priority.
+    fn sluggish(&mut self, host: usize, us: u64) {
+        self.hosts[host].sluggish_us = us;
+        self.hosts[host].disk.slow_us = us * 2;
+        for other in (0..self.hosts.len()).filter(|other| *other != host) {
+            match us {
+                0 => self.network.straighten(host, other),
+                us => {
+                    self.network.detour(host, other, us);
+                    self.network.detour(other, host, us);
+                }
+            }
+        }
+    }
+
+    /// The clock that agent and sentinel go by jumps ahead. It never goes back.
+    fn clock_steps(&mut self, host: usize, us: u64) {
+        if !self.hosts[host].on {
+            return;
+        }
+        let clock = &mut self.hosts[host].clock;
+        *clock = clock.stepped(us);
+        // Timers on that clock that are due now fire now.
+        self.hosts[host].sentinel_due = None;
+        if let Some(agent) = &mut self.hosts[host].agent {
+            agent.due = None;
+        }
+        let watch = self.hosts[host].watch.number;
+        let life = self.hosts[host].agent_life;
+        self.after(0, What::SentinelDue { host, watch });
+        self.tell(host, life, Event::Ticked);
     }
 
     fn cut_host(&mut self, host: usize) {
@@ -403,46 +544,5 @@ impl World {
     pub fn request(&mut self, host: usize, request: Request) {
         let (id, life) = (self.number(), self.hosts[host].agent_life);
         self.tell(host, life, Event::Requested { id, request });
-    }
-
-    /// Everything is mended; what was asked for is taken back by [`World::calm_requests`].
-    pub fn heal(&mut self) {
-        self.say(usize::MAX, || "HEAL".into());
-        self.checks.faulty = false;
-        self.network.heal();
-        for host in 0..self.hosts.len() {
-            self.power_on(host);
-            self.pause(host, false);
-            self.freeze(host, false);
-            self.hosts[host].broken_service = false;
-            self.hosts[host].disk.slow_us = 0;
-            self.hosts[host].linked = true;
-            self.report_link(host);
-            for instance in self.hosts[host].databases.values_mut() {
-                if let Some(server) = &mut instance.server {
-                    server.frozen_us = None;
-                }
-            }
-            let disabled = self.core(host).is_some_and(|core| core.disabled().is_some());
-            if disabled && !self.hosts[host].disk.torn {
-                self.agent_crashes(host);
-            }
-        }
-    }
-
-    /// The administrator takes back what is still in force.
-    pub fn calm_requests(&mut self) {
-        let requests: Vec<Request> = {
-            let truth = &self.checks.truth;
-            let standby = truth.nodes.iter().filter(|(_, node)| node.standby);
-            let online = standby.map(|(node, _)| Request::Standby { node: *node, on: false });
-            online.chain(truth.maintenance.then_some(Request::Maintenance { on: false })).collect()
-        };
-        let healthy = (0..self.hosts.len()).find(|host| self.core(*host).is_some_and(|core| core.disabled().is_none()));
-        if let Some(host) = healthy {
-            for request in requests {
-                self.request(host, request);
-            }
-        }
     }
 }

@@ -50,6 +50,8 @@ pub struct Host {
     pub deferred: Vec<crate::world::What>,
     /// The interface of the service addresses has a carrier.
     pub linked: bool,
+    /// The agent is this much slower to wake, in microseconds.
+    pub sluggish_us: u64,
     /// A service here cannot be started.
     pub broken_service: bool,
     /// Copies of data, by resource.
@@ -274,6 +276,7 @@ impl Host {
             unheard: Vec::new(),
             deferred: Vec::new(),
             linked: true,
+            sluggish_us: 0,
             broken_service: false,
             databases: BTreeMap::new(),
         }

@@ -118,6 +118,8 @@ impl World {
         });
         self.say(host, || format!("agent starts, held {held:?}"));
         let generation_told = record.generation;
+        let deadline = record.deadline_us.map(Mono);
+        self.lease_inherited(host, deadline);
         let durable = self.hosts[host].disk.load();
         let mut config = self.hosts[host].file.clone().unwrap_or_else(|| self.config.clone());
         // The file does not say which generation it is.

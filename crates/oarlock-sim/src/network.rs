@@ -81,6 +81,12 @@ impl Network {
         self.detours_us.insert((from, to), us);
     }
 
+    /// Both directions take the usual time again.
+    pub fn straighten(&mut self, a: usize, b: usize) {
+        self.detours_us.remove(&(a, b));
+        self.detours_us.remove(&(b, a));
+    }
+
     /// Mends one direction and everything that hangs on it.
     pub fn mend(&mut self, from: usize, to: usize) {
         self.cut.remove(&(from, to));

@@ -2,8 +2,10 @@
 
 use crate::database::Instance;
 use crate::faults::{Fault, Swarm};
+use crate::rng::Rng;
 use crate::sabotage::Sabotage;
 use crate::scenario::{Layout, Variant};
+use crate::shrink::LeftOut;
 use crate::world::{What, World};
 use oarlock_core::Rules;
 use oarlock_core::config::{Failback, Kind, Timing};
@@ -27,6 +29,8 @@ pub struct Plan {
     pub faults: bool,
     /// Whether groups return to their first node; drawn when absent.
     pub failback: Option<Failback>,
+    /// Faults that are left out.
+    pub left_out: LeftOut,
 }
 
 /// How it went.
@@ -42,6 +46,10 @@ pub struct Verdict {
     pub acknowledged: u64,
     /// From the healing to the end of all trouble, in microseconds.
     pub settled_us: u64,
+    /// How many faults there were.
+    pub struck: u32,
+    /// What struck when and where.
+    pub list: Vec<String>,
 }
 
 /// How long everything may take to come back: the longest pause between two tries, twice, the
@@ -61,6 +69,7 @@ impl Plan {
             sabotage: None,
             faults: true,
             failback: None,
+            left_out: LeftOut::default(),
         }
     }
 
@@ -81,6 +90,8 @@ impl Plan {
         world.rules = self.rules;
         world.sabotage = self.sabotage;
         world.swarm = Swarm::draw(&mut draw);
+        world.swarm.left_out = self.left_out;
+        world.swarm.listing = true;
         let config = world.config.clone();
         for (id, group) in config.groups() {
             for (resource, _) in group.resources(id).filter(|(_, known)| known.kind == Kind::Postgresql) {
@@ -100,7 +111,8 @@ impl Plan {
     pub fn run(&self) -> Verdict {
         let mut world = self.world();
         if self.tracing {
-            println!("seed {} layout {}: {:?}", self.seed, self.layout, world.swarm);
+            println!("seed {} layout {}", self.seed, self.layout);
+            print!("{}", world.swarm);
             println!("{:?}", world.variant);
         }
         // A cluster that never was up is a dull one, but that happens too.
@@ -112,8 +124,14 @@ impl Plan {
             let faulty = world.rng.within(5_000_000, 25_000_000);
             world.run_until(world.now + faulty);
         }
+        let mut draw = Rng::new(self.seed ^ 0xc04e);
+        let mut settled_us = 0;
+        if self.faults && draw.chance(500) {
+            world.heal_core(&mut draw);
+            settled_us = converge(&mut world, &mut draw);
+        }
         let healed = world.now;
-        let settled_us = settle(&mut world, healed);
+        settled_us = settled_us.max(settle(&mut world, healed));
         Verdict::of(&world, settled_us)
     }
 }
@@ -128,6 +146,8 @@ impl Verdict {
             simulated_us: world.now,
             acknowledged: world.clients.iter().map(|client| client.acknowledged).sum(),
             settled_us,
+            struck: world.swarm.struck,
+            list: world.swarm.list.clone(),
         }
     }
 }
@@ -135,9 +155,19 @@ impl Verdict {
 /// Heals everything and waits until all is well; the time that took, in microseconds.
 pub(crate) fn settle(world: &mut World, healed: u64) -> u64 {
     world.heal();
+    converge(world, &mut Rng::new(0));
+    world.now - healed
+}
+
+/// Waits until all is well with whatever was healed; the time that took, in microseconds.
+fn converge(world: &mut World, draw: &mut Rng) -> u64 {
+    let mut healed = world.now;
     let mut good = 0;
     let mut last = None;
     while world.checks.broken.is_none() && world.now < healed + BOUND_US {
+        if world.extend_core(draw) {
+            healed = world.now;
+        }
         world.calm_requests();
         world.run_until(world.now + 250_000);
         match world.unsettled() {

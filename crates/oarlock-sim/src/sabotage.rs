@@ -7,6 +7,8 @@ pub enum Sabotage {
     UnguardedStart,
     /// A lapse takes addresses away, but kills nothing.
     LapseSparesPrograms,
+    /// One host less is mended than could serve.
+    InsufficientCore,
     /// A service is said to have stopped, and goes on.
     StopIsALie,
     /// A sentinel that takes over knows nothing of what the dead one started, nor of its lease.

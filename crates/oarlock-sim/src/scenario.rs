@@ -12,6 +12,8 @@ pub enum Layout {
     Two,
     /// Two servers for the service, two for the database, and a witness.
     Four,
+    /// The same without a witness: four voters.
+    FourPlain,
 }
 
 impl FromStr for Layout {
@@ -20,7 +22,8 @@ impl FromStr for Layout {
         match text {
             "two" => Ok(Layout::Two),
             "four" => Ok(Layout::Four),
-            other => Err(format!("layout {other:?} is neither two nor four")),
+            "four-plain" => Ok(Layout::FourPlain),
+            other => Err(format!("layout {other:?} is neither two, four nor four-plain")),
         }
     }
 }
@@ -30,6 +33,7 @@ impl fmt::Display for Layout {
         f.write_str(match self {
             Layout::Two => "two",
             Layout::Four => "four",
+            Layout::FourPlain => "four-plain",
         })
     }
 }
@@ -65,14 +69,15 @@ impl Variant {
                 }
                 (&["server1", "server2", "frontend"], vec![self.group("oar", &[1, 2], &kinds)])
             }
-            Layout::Four => {
+            Layout::Four | Layout::FourPlain => {
                 let mut kinds = vec![("dbvip", Kind::Address), ("db", Kind::Postgresql)];
                 if self.readers {
                     kinds.push(("readers", Kind::ReaderAddress));
                 }
                 let oar = [("oarvip", Kind::Address), ("oar-server", Kind::Service)];
                 let groups = vec![self.group("db", &[3, 4], &kinds), self.group("oar", &[1, 2], &oar)];
-                (&["oar1", "oar2", "db1", "db2", "frontend"], groups)
+                let names: &[&str] = &["oar1", "oar2", "db1", "db2", "frontend"];
+                (if self.layout == Layout::Four { names } else { &names[..4] }, groups)
             }
         };
         let nodes = (1u8..).zip(names.iter()).map(|(id, name)| NodeConfig {

@@ -15,7 +15,7 @@ use oarlock_core::message::Message;
 use oarlock_core::sentinel::{self, FromSentinel};
 use oarlock_core::{Core, Event, Rules};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 /// Something that will happen. `boot` and `life` say which boot and which agent of the host it belongs
 /// to: it is void once those are over.
@@ -118,6 +118,8 @@ pub struct World {
     pub heard: Option<Heard>,
     /// A request to give up a node's memory may still be under way until then (true time).
     pub replacing_until_us: u64,
+    /// Only these hosts are mended, the others stay as they are.
+    pub core: Option<BTreeSet<usize>>,
     /// How many events were handled.
     pub handled: u64,
     /// When, which came first, and where in `slots`: in one number, see [`key`].
@@ -161,6 +163,7 @@ impl World {
             told: None,
             heard: None,
             replacing_until_us: 0,
+            core: None,
             handled: 0,
             queue: BinaryHeap::new(),
             slots: Vec::new(),
@@ -350,7 +353,8 @@ impl World {
     }
 
     fn schedule_core(&mut self, host: usize) {
-        let noise = self.rng.within(0, 500);
+        let sluggish = self.hosts[host].sluggish_us;
+        let noise = self.rng.within(sluggish / 2, sluggish + 500);
         let now = self.now;
         let machine = &mut self.hosts[host];
         let life = machine.agent_life;

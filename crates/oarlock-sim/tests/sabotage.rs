@@ -67,3 +67,8 @@ fn a_sentinel_that_knows_nothing_of_the_one_before() {
 fn a_voter_that_forgets_a_grace_in_a_crash() {
     caught(Rules { lease_durable: false, ..Rules::default() }, None, &["dead_means_proven"]);
 }
+
+#[test]
+fn a_core_that_cannot_serve() {
+    caught(Rules::default(), Some(Sabotage::InsufficientCore), &["convergence"]);
+}

@@ -5,7 +5,7 @@
 //! may connect may look; only root, the agent's own user and the operators' group may change things.
 
 mod client;
-mod frame;
+pub(crate) mod frame;
 mod peer;
 pub mod protocol;
 pub mod resolve;

@@ -14,11 +14,11 @@
 //! template    the configuration as `init` writes it
 //! ```
 
-mod bundle;
+pub(crate) mod bundle;
 pub(crate) mod channel;
 mod fetch;
-mod invitation;
-mod serve;
+pub(crate) mod invitation;
+pub(crate) mod serve;
 pub mod template;
 #[cfg(test)]
 mod tests;

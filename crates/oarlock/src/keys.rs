@@ -207,7 +207,7 @@ impl PrivateKey {
         format!("{PRIVATE_PREFIX}{}\n", PublicKey(self.0))
     }
 
-    fn from_text(text: &str) -> Result<Self, KeyError> {
+    pub(crate) fn from_text(text: &str) -> Result<Self, KeyError> {
         let digits = text.trim().strip_prefix(PRIVATE_PREFIX).ok_or(KeyError::NotPrivate)?;
         parse_hex(digits).map(Self)
     }

@@ -7,6 +7,8 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod enrol;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod keys;
 pub mod network;
 pub mod notify;

@@ -6,7 +6,7 @@ pub mod clients;
 mod announce;
 mod conflict;
 mod connections;
-mod frames;
+pub(crate) mod frames;
 mod interfaces;
 mod netlink;
 mod packet;
@@ -22,6 +22,11 @@ pub use watch::{Change, Watcher};
 
 use std::io;
 use std::net::IpAddr;
+
+/// The kernel's answer to a request, which is a negative error number; whatever else comes must do no harm.
+pub(crate) fn refused(code: i32) -> io::Error {
+    io::Error::from_raw_os_error(code.saturating_abs())
+}
 
 /// Something about the network that could not be done.
 #[derive(Debug, thiserror::Error)]

@@ -8,4 +8,4 @@ pub(crate) mod spawn;
 mod sys;
 
 pub use sys::inherited;
-pub(crate) use sys::{Forked, bind_packet, fork, ignore_no_signals, signal_descriptor, watch};
+pub(crate) use sys::{Ended, Forked, bind_packet, exit, fork, ignore_no_signals, peek_child, signal_descriptor, watch};

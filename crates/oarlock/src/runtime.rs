@@ -6,7 +6,7 @@ mod applying;
 mod calls;
 mod clock;
 mod config_file;
-mod envelope;
+pub(crate) mod envelope;
 mod events;
 mod incarnation;
 mod lease;
@@ -123,6 +123,7 @@ impl Node {
     /// Serves until the sentinel is gone.
     pub(crate) async fn serve(&mut self, mut inputs: Inputs) -> Ended {
         self.drain();
+        self.transport.flush();
         let mut greeting = tokio::time::interval(GREETING_EVERY);
         while !self.renounced {
             let now = clock::now();
@@ -143,6 +144,10 @@ impl Node {
                 _ = greeting.tick() => self.greet(),
                 () = moment(self.restart_at) => self.restart_due(),
                 () = tokio::time::sleep(pause) => self.handle(Event::Ticked),
+            }
+            // What came with one wake-up is answered in one datagram.
+            if !self.transport.has_more() {
+                self.transport.flush();
             }
         }
         Ended::Restart

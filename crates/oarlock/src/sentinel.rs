@@ -16,6 +16,7 @@ mod frame;
 mod journal;
 mod keeper;
 mod lock;
+mod reaper;
 mod rehearsal;
 mod seen;
 mod services;

@@ -19,7 +19,7 @@ pub struct Moved {
 }
 
 /// This node's own lease.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Holder {
     incarnation: u64,
     generation: u64,

@@ -9,7 +9,7 @@ use crate::time::{Mono, Span};
 use std::collections::BTreeMap;
 
 /// This node as a voter on the leases of all nodes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Voter {
     started: Mono,
     /// Durable: the longest lease ever acknowledged.

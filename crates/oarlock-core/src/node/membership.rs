@@ -18,9 +18,10 @@ impl Core {
     /// As holder: notice a lapse, renew when due. As leader: the beacon.
     pub(super) fn keep_lease(&mut self) {
         self.notice_lapse();
-        if self.disabled.is_some() || self.now < self.next_renew {
+        if self.disabled.is_some() || !self.is_time_to_renew() {
             return;
         }
+        self.turn.beat = false;
         let timing = self.state.config.timing;
         self.next_renew = self.now + timing.heartbeat;
         if self.voter.shorten(self.now, timing.lease) {
@@ -32,6 +33,13 @@ impl Core {
         if self.consensus.as_ref().is_some_and(Consensus::may_plan) {
             self.send_beacon();
         }
+    }
+
+    /// Every heartbeat, and sooner with the leader's beat: all nodes then renew in the turn in which the consensus
+    /// library and the beacon make them speak anyway. It is never later for that.
+    pub(super) fn is_time_to_renew(&self) -> bool {
+        let early = if self.turn.beat { self.state.config.timing.heartbeat.scaled(5, 8) } else { Span::ZERO };
+        self.now + early >= self.next_renew
     }
 
     pub(super) fn notice_lapse(&mut self) {
@@ -149,6 +157,7 @@ impl Core {
 
     /// A leader that we hear: ask it for a generation if ours is over.
     pub(super) fn beacon(&mut self, from: NodeId, nonce: u64) {
+        self.turn.beat = true;
         self.holder.heard_beacon(nonce);
         let known = self.state.node(self.me);
         let begun = self.holder.is_begun() && known.generation == self.holder.generation() && !known.dead;
@@ -173,7 +182,7 @@ impl Core {
         if !leads || !self.nonces.contains(&nonce) || self.state.node(node).generation != generation {
             return;
         }
-        let to = generation.max(above) + 1;
+        let to = generation.max(above).saturating_add(1);
         self.propose(Entry::Alive { node, from: generation, to, incarnation });
     }
 
@@ -205,6 +214,17 @@ impl Core {
             }
             self.promise_wanted(self.me, wish);
         }
+    }
+
+    /// As leader: when a node that is heard now will have been silent for too long.
+    pub(super) fn silences(&self) -> impl Iterator<Item = Mono> {
+        let leads = self.consensus.as_ref().is_some_and(Consensus::may_plan);
+        let lease = self.state.config.timing.lease;
+        let a_moment = Span(1);
+        let nodes = self.state.nodes.keys().filter(move |node| leads && **node != self.me);
+        let silent = nodes.map(move |node| self.voter.silent_since(*node) + Span(lease.0 / 2) + a_moment);
+        let deaf = self.echoed.values().filter(move |_| leads).map(move |at| *at + lease + a_moment);
+        silent.chain(deaf)
     }
 
     pub(super) fn promise_wanted(&mut self, from: NodeId, wish: Promise) {

@@ -1,6 +1,7 @@
 //! After everything is healed: one healthy owner, every copy in the set, everything up, and
 //! clients are served, within a bound.
 
+use crate::host::Host;
 use crate::world::World;
 use oarlock_core::config::Kind;
 use oarlock_core::ids::GroupId;
@@ -13,11 +14,14 @@ impl World {
         if truth.maintenance {
             return Some("maintenance is on".into());
         }
-        if let Some(missing) = self.missing_voter() {
+        if let Some(missing) = self.missing_voter().filter(|_| self.core.is_none()) {
             return Some(missing);
         }
         for (id, group) in self.config.groups() {
             let Some(owner) = truth.living_owner(id) else { return Some(format!("{} has no owner", group.name)) };
+            if !self.is_counted(owner) {
+                return Some(format!("{} is still with {owner}, which is gone", group.name));
+            }
             if let Some(node) = group.nodes.iter().find(|node| truth.node(**node).standby) {
                 return Some(format!("{node} is out of service"));
             }
@@ -26,7 +30,10 @@ impl World {
                 let up = match known.kind {
                     Kind::Address => host.run.addresses().contains(&resource),
                     Kind::Service => host.run.program(resource).is_some(),
-                    Kind::ReaderAddress => self.hosts.iter().any(|host| host.run.addresses().contains(&resource)),
+                    Kind::ReaderAddress => {
+                        let holds = |host: &Host| self.is_counted(host.id) && host.run.addresses().contains(&resource);
+                        self.hosts.iter().any(holds)
+                    }
                     Kind::Postgresql => {
                         let server = host.databases.get(&resource).and_then(|instance| instance.server.as_ref());
                         server.is_some_and(|server| server.open)
@@ -68,7 +75,7 @@ impl World {
         let group = self.config.group(id)?;
         group.data_resource(id)?;
         let set = &self.checks.truth.group(id)?.in_sync;
-        let missing = group.nodes.iter().find(|node| !set.contains_key(node))?;
+        let missing = group.nodes.iter().find(|node| self.is_counted(**node) && !set.contains_key(node))?;
         Some(format!("the copy of {missing} is not in the set"))
     }
 }

@@ -123,6 +123,18 @@ impl World {
         }
     }
 
+    /// An agent starts with what its sentinel has: what the one before it counted on and had not told yet, nobody knows
+    /// any more (seed two/570).
+    pub fn lease_inherited(&mut self, host: usize, deadline: Option<Mono>) {
+        let boot = self.hosts[host].boot;
+        let deadlines = &mut self.checks.leases.deadline;
+        match (deadline, deadlines.get_mut(&host).filter(|(known, _)| *known == boot)) {
+            (Some(deadline), Some((_, latest))) => *latest = deadline.min(*latest),
+            (None, Some(_)) => drop(deadlines.remove(&host)),
+            (_, None) => {}
+        }
+    }
+
     /// Whatever is exclusive runs under a lease, or within the stop budget after. Looks again only
     /// once the first lease can be over, or something was started.
     pub fn check_lease_before_life(&mut self, stirred: bool) {

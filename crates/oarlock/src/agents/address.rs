@@ -3,7 +3,7 @@
 
 use crate::causes::with_causes;
 use crate::config::AddressSettings;
-use crate::network::clients::{Pair, REFUSE_FOR, Refuser, list_connections, tickle};
+use crate::network::clients::{Pair, REFUSE_FOR, Refuser, Turnover, list_connections, tickle};
 use crate::network::{
     Change, ConflictWatch, End, Interface, NetworkError, Snapshot, Watcher, announce, destroy_connections,
     destroy_untold, keep_announcing,
@@ -78,6 +78,7 @@ pub struct AddressAgent {
     work: JoinSet<()>,
     linked: Option<bool>,
     listed: Vec<Pair>,
+    turnover: Turnover,
 }
 
 impl AddressAgent {
@@ -101,6 +102,7 @@ impl AddressAgent {
             work: JoinSet::new(),
             linked: None,
             listed: Vec::new(),
+            turnover: Turnover::default(),
         }
     }
 
@@ -242,7 +244,10 @@ impl AddressAgent {
 
     async fn list(&mut self) {
         let ip = self.settings.address;
-        let Ok(pairs) = list_connections(ip) else { return };
+        if !self.turnover.is_due() {
+            return;
+        }
+        let Ok(pairs) = list_connections(ip) else { return self.turnover.forget() };
         if pairs != self.listed {
             self.listed.clone_from(&pairs);
             // Also for this node: after a lapse the next owner may be the same one.

@@ -65,7 +65,7 @@ async fn ask(program: &str, arguments: &[&str], name: &str) -> Result<String, Us
 }
 
 /// `entry` is a line of passwd(5), `groups` numbers with blanks between them.
-fn parse(entry: &str, groups: &str) -> Option<SystemUser> {
+pub(crate) fn parse(entry: &str, groups: &str) -> Option<SystemUser> {
     let fields: Vec<&str> = entry.trim_end().split(':').collect();
     let [name, _, uid, gid, _, home, ..] = fields.as_slice() else { return None };
     Some(SystemUser {

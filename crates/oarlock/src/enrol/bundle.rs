@@ -57,7 +57,7 @@ impl Bundle {
 }
 
 /// The path of a bundle's file: it must stay below the directory, whoever sent it.
-fn checked(path: &str) -> io::Result<&Path> {
+pub(crate) fn checked(path: &str) -> io::Result<&Path> {
     let plain = !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
     if plain { Ok(Path::new(path)) } else { Err(io::Error::other(format!("path \"{path}\" leaves its directory"))) }
 }

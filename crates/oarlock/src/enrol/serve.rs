@@ -34,7 +34,7 @@ const SECRET_FILES_MAX: usize = 16;
 
 /// From the joining machine.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Ask {
+pub(crate) enum Ask {
     /// "I am this node."
     Bundle {
         /// Its name.
@@ -46,7 +46,7 @@ pub(super) enum Ask {
 
 /// From the inviting machine.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Tell {
+pub(crate) enum Tell {
     /// What makes a machine this node.
     Bundle(Bundle),
     /// The token is too old.

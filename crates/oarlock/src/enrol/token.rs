@@ -110,7 +110,7 @@ impl Token {
         bytes
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<Token, TokenError> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Token, TokenError> {
         let (content, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or(TokenError::Damaged)?;
         if hash(b"oarlock token check", content)[..CHECK_BYTES] != *check {
             return Err(TokenError::Damaged);

@@ -5,17 +5,19 @@
 //! * [`list_connections`] and [`tickle`]: the node that takes an address over makes the clients of
 //!   the dead owner notice that their connections are gone.
 
-mod connections;
-mod packet;
+pub(crate) mod connections;
+pub(crate) mod packet;
 mod raw;
 mod refuse;
 #[cfg(test)]
 mod tests;
 mod tickle;
+mod turnover;
 
 pub use connections::{MAX_PAIRS, Pair, list_connections};
 pub use refuse::{REFUSE_FOR, Refuser};
 pub use tickle::{TICKLE_AT_MS, tickle};
+pub use turnover::Turnover;
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};

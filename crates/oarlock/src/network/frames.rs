@@ -51,7 +51,7 @@ pub(super) fn ethertype(ip: IpAddr) -> u16 {
 }
 
 /// Who claims what in this frame, if it claims anything.
-pub(super) fn claim(frame: &[u8]) -> Option<(IpAddr, MacAddress)> {
+pub(crate) fn claim(frame: &[u8]) -> Option<(IpAddr, MacAddress)> {
     let (header, body) = frame.split_at_checked(14)?;
     match u16::from_be_bytes([header[12], header[13]]) {
         ETHERTYPE_ARP => {

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::process::{bind_packet, watch};
@@ -25,7 +26,7 @@ impl PacketSocket {
         // Receives nothing before it is bound to the interface and the kind of frame.
         let socket = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, flags, nothing)?;
         bind_packet(&socket, index, ethertype)?;
-        Ok(Self { socket: watch(socket)? })
+        Ok(Self { socket: watch(socket, Interest::READABLE)? })
     }
 
     /// Sends, or drops the frame as the network would when the queue is full.

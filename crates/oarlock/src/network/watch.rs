@@ -8,6 +8,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::NetworkError;
@@ -50,7 +51,7 @@ impl Watcher {
             // Protocol 0 is NETLINK_ROUTE.
             let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
             rustix::net::bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
-            watch(socket)
+            watch(socket, Interest::READABLE)
         };
         Ok(Self { socket: open().map_err(NetworkError::kernel("listening for network changes"))? })
     }

@@ -287,7 +287,7 @@ pub(super) fn join(directory: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-fn unified_mount(mountinfo: &str) -> Option<PathBuf> {
+pub(crate) fn unified_mount(mountinfo: &str) -> Option<PathBuf> {
     let mut mounts = mountinfo.lines().filter_map(|line| {
         let (place, kind) = line.split_once(" - ")?;
         let mount = place.split(' ').nth(4)?;

@@ -51,3 +51,11 @@ pub fn request_fifo(priority: i32) -> io::Result<()> {
         let _ = setpriority_process(None, NICE);
     })
 }
+
+/// Gives real-time scheduling of this thread up, until it is asked for again.
+///
+/// # Errors
+/// When the kernel refuses, which it has no reason to.
+pub fn request_ordinary() -> io::Result<()> {
+    sys::request_ordinary()
+}

@@ -8,6 +8,7 @@ use std::ptr;
 
 use rustix::io::Errno;
 use rustix::process::Pid;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// The two returns of a fork.
@@ -18,11 +19,12 @@ pub(crate) enum Forked {
     Parent(Pid),
 }
 
-/// Lets the tokio runtime watch a descriptor.
-pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+/// Lets the tokio runtime watch a descriptor for something to read, or to write. Not for both without need: a socket
+/// tells that it can be written again after each write, and every time that wakes us for nothing.
+pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd always returns the same descriptor and closes it only when dropped,
     // which AsyncFd does after it has deregistered it.
-    unsafe { AsyncFd::register(fd) }.map_err(Into::into)
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(Into::into)
 }
 
 /// Binds a packet socket to an interface and one kind of Ethernet frame (0: receives none).
@@ -38,14 +40,15 @@ pub(crate) fn bind_packet(socket: impl AsFd, index: u32, ethertype: u16) -> io::
     check(unsafe { libc::bind(socket.as_fd().as_raw_fd(), (&raw const address).cast(), length) })
 }
 
-/// Forks. Only for a process with one thread: the child goes on with a copy of everything.
+/// Forks. Only for a process whose other threads never allocate nor take a lock: the child goes on with a copy
+/// of everything.
 pub(crate) fn fork() -> io::Result<Forked> {
-    // SAFETY: with one thread there are no locks that another one could hold in the child.
+    // SAFETY: there are no locks that another thread could hold in the child.
     forked(unsafe { libc::fork() }.into())
 }
 
 /// Forks into a cgroup (or into our own), so that the child is never anywhere else. Only for a
-/// process with one thread, and for children that execute a program or exit soon.
+/// process whose other threads never allocate nor take a lock, and for children that execute a program or exit soon.
 pub(crate) fn fork_into(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     // SAFETY: clone_args is plain data for which all zeroes is a valid value.
@@ -55,7 +58,7 @@ pub(crate) fn fork_into(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
         arguments.flags = CLONE_INTO_CGROUP;
         arguments.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
     }
-    // SAFETY: without CLONE_VM this is a fork; with one thread no lock is held in the child, and
+    // SAFETY: without CLONE_VM this is a fork; no lock is held by another thread in the child, and
     // the child uses nothing of the C library that depends on its cached thread id. The pointer
     // and size are those of a live clone_args.
     forked(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) })
@@ -137,6 +140,42 @@ pub(crate) fn signal_descriptor(signals: &[c_int]) -> io::Result<OwnedFd> {
         check(fd.min(0))?;
         Ok(OwnedFd::from_raw_fd(fd))
     }
+}
+
+/// A child that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// Its number.
+    pub pid: u32,
+    /// Whether a signal ended it.
+    pub by_signal: bool,
+    /// The signal, or its exit code.
+    pub status: c_int,
+}
+
+/// Looks for a child that has ended and leaves it to be reaped; waits for one, if told to.
+///
+/// # Errors
+/// When there are no children.
+pub(crate) fn peek_child(wait: bool) -> Result<Option<Ended>, Errno> {
+    let options = libc::WEXITED | libc::WNOWAIT | if wait { 0 } else { libc::WNOHANG };
+    // SAFETY: siginfo_t is plain data for which all zeroes is a valid value.
+    let mut found: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live siginfo_t, which the kernel writes.
+    if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut found, options) } < 0 {
+        return Err(last_errno());
+    }
+    // SAFETY: after waitid the number and the status are those of a child, or still zero.
+    let (pid, status) = unsafe { (found.si_pid(), found.si_status()) };
+    let by_signal = found.si_code != libc::CLD_EXITED;
+    Ok((pid > 0).then_some(Ended { pid: pid.cast_unsigned(), by_signal, status }))
+}
+
+/// Gives real-time scheduling of this thread up.
+pub(crate) fn request_ordinary() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the pointer is to a live sched_param, which the kernel only reads.
+    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const parameters) })
 }
 
 /// Asks for first-in-first-out scheduling of this thread, not inherited by children.

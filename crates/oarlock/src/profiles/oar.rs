@@ -11,12 +11,12 @@
 pub mod check;
 mod conf;
 mod database;
-mod decide;
+pub(crate) mod decide;
 pub mod digest;
 mod health;
-mod node;
+pub(crate) mod node;
 mod notify;
-mod processes;
+pub(crate) mod processes;
 mod repair;
 
 pub use conf::{ConfError, OarConf};

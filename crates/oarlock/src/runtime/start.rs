@@ -137,7 +137,9 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<Ende
         memory,
         renounced: false,
     };
-    Ok(node.serve(Inputs { notices, inner: inner_queue, calls: call_queue }).await)
+    // As a task of its own: waking the task that the runtime was entered with takes a system call each time.
+    let inputs = Inputs { notices, inner: inner_queue, calls: call_queue };
+    tokio::spawn(async move { node.serve(inputs).await }).await.context("the agent's loop failed")
 }
 
 /// The configuration, and which of its nodes this machine is.

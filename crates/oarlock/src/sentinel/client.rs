@@ -9,6 +9,7 @@ use std::time::Duration;
 use oarlock_core::sentinel::{FromSentinel, MAX_FRAME_BYTES, Notice, Reply, Request, ToSentinel, Welcome};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -97,7 +98,8 @@ impl SentinelHandle {
     pub fn new(socket: OwnedFd) -> io::Result<(Self, mpsc::Receiver<Notice>)> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         let sentinel = parent_behind(&socket);
-        let shared = Arc::new(Shared { socket: watch(socket)?, sentinel, waiting: Mutex::default() });
+        let shared =
+            Arc::new(Shared { socket: watch(socket, Interest::READABLE)?, sentinel, waiting: Mutex::default() });
         let (notices, receiver) = mpsc::channel(NOTICES);
         tokio::spawn(read(Arc::clone(&shared), notices));
         Ok((Self { shared }, receiver))
@@ -200,15 +202,24 @@ impl Shared {
     }
 
     async fn send(&self, frame: &[u8]) -> Result<(), SentinelError> {
-        loop {
-            let mut ready = self.socket.writable().await.map_err(FrameError::from)?;
-            match ready.try_io(|socket| frame::send(socket, frame)) {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) if is_gone(&error) => return Err(SentinelError::Gone),
-                Ok(Err(error)) => return Err(FrameError::from(error).into()),
-                Err(_would_block) => {}
+        let sent = |result: io::Result<()>| match result {
+            Ok(()) => Ok(()),
+            Err(error) if is_gone(&error) => Err(SentinelError::Gone),
+            Err(error) => Err(FrameError::from(error).into()),
+        };
+        let at_once = frame::send(&self.socket, frame);
+        if at_once.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            // A sentinel that does not read; seldom enough for a watch of its own.
+            let again = self.socket.get_ref().try_clone().and_then(|socket| watch(socket, Interest::WRITABLE));
+            let again = again.map_err(FrameError::from)?;
+            loop {
+                let mut ready = again.writable().await.map_err(FrameError::from)?;
+                if let Ok(result) = ready.try_io(|socket| frame::send(socket, frame)) {
+                    return sent(result);
+                }
             }
         }
+        sent(at_once)
     }
 
     async fn receive(&self, buffer: &mut [u8]) -> Result<FromSentinel, FrameError> {

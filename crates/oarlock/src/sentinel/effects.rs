@@ -116,6 +116,7 @@ impl Shell {
         }
         match spawn::service(&command, &mut group, self.oom_score_adjust) {
             Ok(Started { process, pidfd, report }) => {
+                self.has_child();
                 let main = Some(MainProcess { process, pidfd, is_child: true });
                 self.services.running.insert(name, Running { group, main, watched: true, killed: false });
                 self.reports.push(Report { ticket, pipe: report, is_helper: false });
@@ -136,6 +137,7 @@ impl Shell {
         };
         match spawn::promotion(group, main.pidfd.as_fd(), trigger, signal) {
             Ok(started) => {
+                self.has_child();
                 self.reports.push(Report { ticket, pipe: started.report, is_helper: true });
                 None
             }

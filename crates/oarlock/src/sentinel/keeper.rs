@@ -5,8 +5,9 @@
 use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Signal, WaitOptions, setsid, wait};
+use rustix::process::{Signal, setsid};
 
+use super::reaper::Reaper;
 use super::shell::Shell;
 use crate::process::{Forked, cgroup::KEEPER, fork, realtime};
 
@@ -29,6 +30,8 @@ pub(super) fn leave(shell: &mut Shell) -> bool {
     match fork() {
         Ok(Forked::Child) => {
             drop(ready);
+            // It waits for the other process's children, and tells them there.
+            shell.reaper = None;
             become_keeper(shell);
             let _ = rustix::io::write(&tell, b"!");
             true
@@ -93,11 +96,10 @@ fn end_agent(shell: &mut Shell) {
     let until = Instant::now() + AGENT_ENDS_WITHIN;
     let mut killed = false;
     loop {
-        match wait(WaitOptions::NOHANG) {
-            Ok(Some((pid, _))) if pid.as_raw_nonzero().get().cast_unsigned() == agent.pid => return,
-            Ok(Some(_)) => continue,
-            Ok(None) => {}
-            Err(_) => return,
+        while let Some((pid, _)) = shell.reaper.as_ref().and_then(Reaper::ended) {
+            if pid == agent.pid {
+                return;
+            }
         }
         if !killed && Instant::now() >= until {
             shell.agent.signal(Signal::KILL);

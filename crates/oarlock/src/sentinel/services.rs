@@ -26,7 +26,7 @@ pub(super) struct Running {
 pub(super) struct MainProcess {
     pub(super) process: Process,
     pub(super) pidfd: OwnedFd,
-    /// We are its parent: its end comes as SIGCHLD, with its status.
+    /// We are its parent: its end comes from the reaper, with its status.
     pub(super) is_child: bool,
 }
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use oarlock_core::sentinel::{Event, Exit, FromSentinel, Notice, Platform, Record, Sentinel};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitOptions, WaitStatus, wait};
+use rustix::process::Signal;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
@@ -19,6 +19,7 @@ use super::effects::Report;
 use super::frame::FrameError;
 use super::journal::Journal;
 use super::lock::Lock;
+use super::reaper::Reaper;
 use super::services::Services;
 use super::store::{Found, Store};
 use super::{Options, StartError, keeper};
@@ -37,7 +38,7 @@ const END_SIGNALS: [Signal; 2] = [Signal::TERM, Signal::INT];
 /// The descriptor through which all signals come that concern us.
 pub(super) fn signals() -> io::Result<OwnedFd> {
     ignore_no_signals();
-    let other = [Signal::CHILD, Signal::HUP, Signal::USR1, Signal::USR2, Signal::PIPE];
+    let other = [Signal::HUP, Signal::USR1, Signal::USR2, Signal::PIPE];
     let all: Vec<i32> = END_SIGNALS.iter().chain(&other).map(|signal| signal.as_raw()).collect();
     signal_descriptor(&all)
 }
@@ -64,6 +65,7 @@ enum Source {
     Signals,
     Timer,
     Agent,
+    Child,
     OldAgent,
     Main(String),
     Group,
@@ -93,6 +95,8 @@ pub(super) struct Shell {
     pub(super) leaving: bool,
     /// The agent cannot run at all: end with its exit code.
     hopeless: Option<u8>,
+    /// None in a keeper that is a process of its own: it has no children.
+    pub(super) reaper: Option<Reaper>,
     signals: OwnedFd,
     timer: OwnedFd,
     watchdog: Watchdog,
@@ -138,6 +142,7 @@ impl Shell {
             is_keeper: false,
             leaving: false,
             hopeless: None,
+            reaper: Some(Reaper::start(realtime).map_err(StartError::new("starting the thread that reaps"))?),
             signals,
             timer: timer.map_err(StartError::new("creating a timer"))?,
             watchdog: Watchdog::from_env(),
@@ -221,6 +226,7 @@ impl Shell {
                 self.look_for_empty();
             }
             Source::Agent => self.serve_agent(),
+            Source::Child => self.serve_ends(),
             Source::OldAgent => self.old_agent = None,
             Source::Main(name) => self.main_ended(&name, Exit::Unknown),
             Source::Group => self.look_for_empty(),
@@ -230,9 +236,7 @@ impl Shell {
 
     fn serve_signals(&mut self) {
         for signal in read_signals(&self.signals) {
-            if signal == Signal::CHILD.as_raw() {
-                self.reap();
-            } else if signal == Signal::USR2.as_raw() && self.is_keeper {
+            if signal == Signal::USR2.as_raw() && self.is_keeper {
                 // The next sentinel waits for the lock; all it needs is on file.
                 self.log("handing over");
                 std::process::exit(0);
@@ -242,17 +246,23 @@ impl Shell {
         }
     }
 
-    fn reap(&mut self) {
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            let pid = pid.as_raw_nonzero().get().cast_unsigned();
+    fn serve_ends(&mut self) {
+        while let Some((pid, exit)) = self.reaper.as_ref().and_then(Reaper::ended) {
             if self.agent.process().is_some_and(|agent| agent.pid == pid) {
-                self.agent_ended(status);
+                self.agent_ended(&exit);
             } else if let Some((name, _)) = self.services.of_main(pid) {
                 let name = name.clone();
-                self.main_ended(&name, exit_of(status));
+                self.main_ended(&name, exit);
             }
         }
         self.look_for_empty();
+    }
+
+    /// A child was started: its end is to be waited for.
+    pub(super) fn has_child(&self) {
+        if let Some(reaper) = &self.reaper {
+            reaper.born();
+        }
     }
 
     fn main_ended(&mut self, name: &str, exit: Exit) {
@@ -289,12 +299,11 @@ impl Shell {
         }
     }
 
-    fn agent_ended(&mut self, status: WaitStatus) {
-        let how = exit_of(status);
+    fn agent_ended(&mut self, how: &Exit) {
         self.log(&format!("agent ended: {how:?}"));
         // A mistake of the caller should be seen by the caller, not repeated for ever.
         let nothing_runs = self.machine.record().services.iter().all(|service| !service.is_alive());
-        if let Exit::Code(code @ 1..=255) = how
+        if let Exit::Code(code @ 1..=255) = *how
             && !self.agent.spoke
             && nothing_runs
         {
@@ -310,7 +319,10 @@ impl Shell {
             return;
         }
         match self.agent.start(now_us) {
-            Ok(process) => self.handle(Event::AgentStarted(process)),
+            Ok(process) => {
+                self.has_child();
+                self.handle(Event::AgentStarted(process));
+            }
             Err(error) => self.log(&format!("cannot start an agent: {error}")),
         }
     }
@@ -325,6 +337,10 @@ impl Shell {
         self.arm()?;
         let mut sources = vec![Source::Signals, Source::Timer];
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.timer, PollFlags::IN)];
+        if let Some(reaper) = &self.reaper {
+            sources.push(Source::Child);
+            fds.push(PollFd::new(reaper.news(), PollFlags::IN));
+        }
         if let Some((socket, unsent)) = self.agent.socket() {
             let flags = if unsent { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
             sources.push(Source::Agent);
@@ -375,14 +391,6 @@ impl Shell {
     pub(super) fn log(&mut self, line: &str) {
         self.journal.write(line);
         self.agent.send(&FromSentinel::Notice(Notice::Log { line: line.to_owned() }));
-    }
-}
-
-fn exit_of(status: WaitStatus) -> Exit {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => Exit::Unknown,
     }
 }
 

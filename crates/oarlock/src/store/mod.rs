@@ -16,7 +16,7 @@
 //! ```
 
 mod disk;
-mod format;
+pub(crate) mod format;
 mod latency;
 mod writer;
 

@@ -1,8 +1,8 @@
 //! The protocol of all peers together, without sockets and without a clock.
 //!
-//! Feed it with [`Endpoint::send`], [`Endpoint::on_datagram`] and [`Endpoint::on_timeout`]; then take what it wants sent
-//! ([`Endpoint::poll_transmit`]) and told ([`Endpoint::poll_event`]). Call [`Endpoint::on_timeout`] again at
-//! [`Endpoint::due`].
+//! Feed it with [`Endpoint::send`], [`Endpoint::on_datagram`] and [`Endpoint::on_timeout`]; at the end of the turn call
+//! [`Endpoint::flush`]; then take what it wants sent ([`Endpoint::poll_transmit`]) and told ([`Endpoint::poll_event`]).
+//! Call [`Endpoint::on_timeout`] again at [`Endpoint::due`].
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -188,7 +188,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Sends a message, as soon as there is a session. A peer that is down is no error.
+    /// Takes a message, to be sent at the next [`Endpoint::flush`] and as soon as there is a session. A peer that is down is no error.
     pub fn send(&mut self, now: Instant, peer: u8, payload: &[u8]) -> Result<(), SendError> {
         if payload.len() > MAX_PAYLOAD_BYTES {
             self.out.stats.too_large += 1;
@@ -198,6 +198,13 @@ impl Endpoint {
         let position = position.ok_or(SendError::UnknownPeer { peer })?;
         self.with(now, position, |state, cx| state.send(cx, payload));
         Ok(())
+    }
+
+    /// The turn is over: what was given to [`Endpoint::send`] since the last call leaves.
+    pub fn flush(&mut self, now: Instant) {
+        for position in 0..self.peers.len() {
+            self.with(now, position, |peer, cx| peer.flush(cx));
+        }
     }
 
     /// Takes a datagram that arrived at our address `local` from `remote`.
@@ -285,6 +292,11 @@ impl Endpoint {
     /// The next thing to tell.
     pub fn poll_event(&mut self) -> Option<TransportEvent> {
         self.out.events.pop_front()
+    }
+
+    /// Whether [`Endpoint::poll_event`] has something.
+    pub fn has_event(&self) -> bool {
+        !self.out.events.is_empty()
     }
 
     /// The operating system refused a datagram.

@@ -11,11 +11,10 @@ use super::packet::MAX_PLAIN_BYTES;
 
 /// Largest message, in bytes.
 pub const MAX_PAYLOAD_BYTES: usize = 256 * 1024;
-/// Largest message that travels in one datagram, after the byte that tells its kind.
-pub const MAX_WHOLE_BYTES: usize = MAX_PLAIN_BYTES - 1;
-
+/// What one datagram carries after the byte that tells its kind.
+const MAX_CONTENT_BYTES: usize = MAX_PLAIN_BYTES - 1;
 const CHUNK_HEADER_BYTES: usize = 8 + 2 + 2;
-const CHUNK_BYTES: usize = MAX_WHOLE_BYTES - CHUNK_HEADER_BYTES;
+const CHUNK_BYTES: usize = MAX_CONTENT_BYTES - CHUNK_HEADER_BYTES;
 const MAX_CHUNKS: usize = MAX_PAYLOAD_BYTES.div_ceil(CHUNK_BYTES);
 const BITMAP_BYTES: usize = MAX_CHUNKS.div_ceil(8);
 

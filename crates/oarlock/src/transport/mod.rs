@@ -9,17 +9,19 @@
 //! ```text
 //! packet    the form of a datagram          window    takes each datagram once
 //! crypto    keys, codes, Noise              message   chunks, their repair, reassembly
-//! session   one established session         path      one link to a peer, up or down
-//! handshake the way to a session            peer      all of this for one peer
-//! endpoint  all peers                       shell     sockets and timers
+//! bundle    what one datagram carries       session   one established session
+//! handshake the way to a session            path      one link to a peer, up or down
+//! peer      all of this for one peer        endpoint  all peers
+//! shell     sockets and timers              socket    one of them
 //! ```
 
-mod crypto;
+pub(crate) mod bundle;
+pub(crate) mod crypto;
 pub mod endpoint;
 mod handshake;
-mod message;
-mod packet;
-mod path;
+pub(crate) mod message;
+pub(crate) mod packet;
+pub(crate) mod path;
 mod peer;
 mod session;
 mod shell;

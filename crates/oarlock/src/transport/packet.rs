@@ -10,7 +10,7 @@
 //! Numbers are little-endian. Parsing only cuts; whoever uses a part has checked the mac or the seal first.
 
 /// Version of the wire format and of the handshake; also part of what the handshake authenticates.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Largest datagram: what IPv6 carries everywhere (1280) less the IPv6 and UDP headers.
 pub const MAX_DATAGRAM_BYTES: usize = 1232;
 /// Length of the tag that names the sender of a handshake message.

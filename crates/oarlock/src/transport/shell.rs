@@ -24,6 +24,8 @@ pub struct Transport {
     port: u16,
     sockets: Vec<LinkSocket>,
     buffer: Box<[u8; BUFFER_BYTES]>,
+    /// Something came the last time we looked: there may be more.
+    received: bool,
 }
 
 impl Transport {
@@ -40,7 +42,8 @@ impl Transport {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let endpoint = Endpoint::new(now, wall.as_micros() as u64, local, cluster, peers, timing)?;
         let sockets = local.links.iter().map(|address| LinkSocket::new(now, *address, local.port)).collect();
-        let mut transport = Self { endpoint, port: local.port, sockets, buffer: Box::new([0; BUFFER_BYTES]) };
+        let buffer = Box::new([0; BUFFER_BYTES]);
+        let mut transport = Self { endpoint, port: local.port, sockets, buffer, received: false };
         transport.open(now)?;
         Ok(transport)
     }
@@ -57,12 +60,22 @@ impl Transport {
         }
     }
 
-    /// Sends a message to a peer. It never waits. A peer that is down is no error: what cannot be sent is dropped and
+    /// Sends a message to a peer, at the next [`Transport::flush`] or before [`Transport::next`] next waits: all that is
+    /// said to a peer in one turn leaves together. A peer that is down is no error: what cannot be sent is dropped and
     /// counted, except that the newest few messages wait a moment for the first session.
     pub fn send(&mut self, peer: u8, payload: &[u8]) -> Result<(), SendError> {
-        self.endpoint.send(Instant::now(), peer, payload)?;
-        self.flush();
-        Ok(())
+        self.endpoint.send(Instant::now(), peer, payload)
+    }
+
+    /// The turn is over: sends what was said in it. Never waits.
+    pub fn flush(&mut self) {
+        self.endpoint.flush(Instant::now());
+        self.transmit();
+    }
+
+    /// Whether something that came with the same wake-up has still to be told: the turn is not over.
+    pub fn has_more(&self) -> bool {
+        self.endpoint.has_event()
     }
 
     /// The next thing that happened. Dropping the future loses nothing.
@@ -73,12 +86,20 @@ impl Transport {
                 self.endpoint.on_timeout(now);
             }
             self.sockets.iter_mut().for_each(|socket| drop(socket.open(now)));
-            self.flush();
             if let Some(event) = self.endpoint.poll_event() {
                 return event;
             }
-            self.wait(now).await;
-            self.receive();
+            self.flush();
+            if std::mem::take(&mut self.received) {
+                pause().await;
+            }
+            // Without being told that there is something: while we dealt with one copy of a datagram, that on the next
+            // link has come, and read now it does not wake us.
+            self.received = self.receive();
+            if !self.received {
+                self.wait(now).await;
+                self.received = self.receive();
+            }
         }
     }
 
@@ -96,18 +117,22 @@ impl Transport {
         }
     }
 
-    fn receive(&mut self) {
+    /// Whether anything came.
+    fn receive(&mut self) -> bool {
+        let mut came = false;
         for socket in &self.sockets {
             for _ in 0..TURN {
                 let Some((length, from)) = socket.receive(&mut self.buffer[..]) else { break };
+                came = true;
                 let datagram = self.buffer.get(..length).unwrap_or_default();
                 self.endpoint.on_datagram(Instant::now(), socket.address, from, datagram);
             }
         }
-        self.flush();
+        self.transmit();
+        came
     }
 
-    fn flush(&mut self) {
+    fn transmit(&mut self) {
         while let Some(transmit) = self.endpoint.poll_transmit() {
             let socket = self.sockets.iter().find(|socket| socket.address == transmit.local);
             let sent = socket.map(|socket| socket.send(transmit.remote, &transmit.datagram));
@@ -161,4 +186,17 @@ impl Transport {
     pub fn stats(&self) -> Stats {
         self.endpoint.stats()
     }
+}
+
+/// Lets everything else that is ready have its turn, once.
+async fn pause() {
+    let mut paused = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut paused, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

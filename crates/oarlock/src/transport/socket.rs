@@ -1,12 +1,17 @@
 //! One UDP socket per link of this node. Nothing that happens to a link ends it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket as StdSocket};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sockopt};
-use tokio::net::UdpSocket;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::process::watch;
 
 /// Between two attempts to open a link's socket.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
@@ -20,7 +25,7 @@ pub struct LinkSocket {
     /// The link's address.
     pub address: IpAddr,
     port: u16,
-    socket: Option<UdpSocket>,
+    socket: Option<AsyncFd<OwnedFd>>,
     reopen_at: Instant,
     last_error: Option<io::ErrorKind>,
 }
@@ -37,7 +42,7 @@ impl LinkSocket {
             return Ok(());
         }
         let address = self.socket_address();
-        match open(address).and_then(UdpSocket::from_std) {
+        match open(address).and_then(|socket| watch(socket, Interest::READABLE)) {
             Ok(socket) => {
                 if self.last_error.take().is_some() {
                     tracing::info!(%address, "link socket open");
@@ -69,18 +74,24 @@ impl LinkSocket {
     /// Sends at once or not at all.
     pub fn send(&self, to: IpAddr, datagram: &[u8]) -> io::Result<()> {
         let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        // Not through tokio: it refuses to send until its reactor has seen the new socket once.
         let to = SocketAddr::new(to, self.port);
         rustix::net::sendto(socket, datagram, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &to)?;
         Ok(())
     }
 
-    /// Ready when there may be something to receive.
+    /// Ready when something came since it was last ready. Whoever is told so takes everything there is: what is left
+    /// behind makes it ready no more.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match &self.socket {
-            Some(socket) => socket.poll_recv_ready(cx).map(|_| ()),
-            None => Poll::Pending,
+        let Some(socket) = &self.socket else { return Poll::Pending };
+        // Polled until pending: only so are we woken again.
+        let mut came = false;
+        while let Poll::Ready(ready) = socket.poll_read_ready(cx) {
+            came = true;
+            // A reactor that has failed is nothing to wait for: reading will tell.
+            let Ok(mut ready) = ready else { break };
+            ready.clear_ready();
         }
+        if came { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// The next datagram and its sender, without waiting. Errors that a link's troubles leave on the socket are skipped.
@@ -88,9 +99,12 @@ impl LinkSocket {
         let socket = self.socket.as_ref()?;
         // The kernel reports each trouble once; more in a row than this would be a fault that must not hold us here.
         for _ in 0..4 {
-            match socket.try_recv_from(buffer) {
-                Ok((length, from)) => return Some((length, from.ip())),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+            match rustix::net::recvfrom(socket, &mut *buffer, RecvFlags::DONTWAIT) {
+                Ok((_, length, from)) => {
+                    let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+                    return from.map(|from| (length.min(buffer.len()), from.ip()));
+                }
+                Err(Errno::AGAIN) => return None,
                 Err(_) => {}
             }
         }
@@ -98,7 +112,7 @@ impl LinkSocket {
     }
 }
 
-fn open(address: SocketAddr) -> io::Result<StdSocket> {
+fn open(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
@@ -118,5 +132,5 @@ fn open(address: SocketAddr) -> io::Result<StdSocket> {
         sockopt::set_socket_send_buffer_size(&socket, BUFFER_BYTES)?;
     }
     rustix::net::bind(&socket, &address)?;
-    Ok(socket.into())
+    Ok(socket)
 }

@@ -26,6 +26,9 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|role| role == rig::ROLE) {
         return rig::play(&arguments);
     }
+    if arguments.first().is_some_and(|role| role == rig::CROWD) {
+        rig::crowd();
+    }
     if let [flag, name] = arguments.as_slice()
         && flag == "--case"
     {

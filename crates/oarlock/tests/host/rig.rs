@@ -18,6 +18,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// First argument of the program when it plays sentinel or agent.
 pub const ROLE: &str = "agent";
+/// First argument of the program when it plays a service with many threads.
+pub const CROWD: &str = "crowd";
 pub const SOON: Duration = Duration::from_secs(5);
 /// What the agent's patience with its sentinel follows.
 const LEASE: Duration = Duration::from_millis(300);
@@ -83,6 +85,19 @@ fn play_agent(directory: &Path) -> ExitCode {
         eprintln!("no sentinel: {}", become_sentinel());
     }
     ExitCode::FAILURE
+}
+
+/// A service with many threads; never returns.
+pub fn crowd() -> ! {
+    for _ in 0..100 {
+        std::thread::Builder::new()
+            .stack_size(64 * 1024)
+            .spawn(|| std::thread::sleep(Duration::from_secs(1000)))
+            .unwrap();
+    }
+    loop {
+        std::thread::sleep(Duration::from_secs(1000));
+    }
 }
 
 async fn welcome(handle: &SentinelHandle) -> Reply {

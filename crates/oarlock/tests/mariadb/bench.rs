@@ -351,7 +351,8 @@ impl Template for MariaSettings {
             let data = format!("--datadir={}", dir.path().display());
             let options = ["--no-defaults", "--auth-root-authentication-method=socket", "--skip-test-db"];
             let tool = self.tools_dir.join("mariadb-install-db");
-            let made = Command::new(tool).args(options).arg(data).stdout(Stdio::null()).status().unwrap();
+            let own = format!("--tmpdir={}", dir.path().display());
+            let made = Command::new(tool).args(options).arg(data).arg(own).stdout(Stdio::null()).status().unwrap();
             assert!(made.success());
             dir
         });

@@ -24,7 +24,14 @@ impl Disk {
         assert!(run("truncate", &["-s".as_ref(), "256M".as_ref(), &disk.image]));
         assert!(run("mkfs.ext4", &["-q".as_ref(), &disk.image]));
         assert!(run("mount", &["-o".as_ref(), "loop".as_ref(), &disk.image, &disk.mount]));
+        // In memory, as it is where the agent runs: what it writes there no disk can hold up.
+        std::fs::create_dir(disk.memory()).unwrap();
+        assert!(run("mount", &["-t".as_ref(), "tmpfs".as_ref(), "tmpfs".as_ref(), &disk.memory()]));
         disk
+    }
+
+    fn memory(&self) -> PathBuf {
+        self.mount.join("run")
     }
 
     fn freeze(&self) {
@@ -53,6 +60,7 @@ impl Drop for Disk {
     fn drop(&mut self) {
         self.thaw();
         let until = Instant::now() + Duration::from_secs(10);
+        run("umount", &[&self.memory()]);
         while !run("umount", &[&self.mount]) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(50));
         }

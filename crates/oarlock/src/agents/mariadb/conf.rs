@@ -1,9 +1,11 @@
 //! The server's configuration file, written anew for every start.
 
 use super::settings::MariaSettings;
+use crate::agents::postgresql::layout;
 use oarlock_core::ids::NodeId;
 use oarlock_core::resource::database::Running;
 use std::fmt::Write;
+use std::path::PathBuf;
 
 /// What new sessions of clients run first while they are shut out. It cannot be carried out, so
 /// that the server ends them; sessions that may administer connections do not run it.
@@ -32,6 +34,11 @@ pub(super) fn epoch_of(server_id: u32) -> Option<u64> {
     u64::from(server_id >> 8).checked_sub(1)
 }
 
+/// Where the server keeps what need not last: a directory of its own, beside the data.
+pub(super) fn temporary(settings: &MariaSettings) -> PathBuf {
+    layout::beside(&settings.data_dir, ".oarlock-tmp")
+}
+
 /// The text of the file: defaults of ours, the administrator's file, and what is imposed.
 pub(super) fn text(settings: &MariaSettings, running: Running, epoch: Option<u64>) -> String {
     let mut text = String::from("# Written by oarlock at every start, edits are lost.\n[mariadbd]\n");
@@ -39,6 +46,9 @@ pub(super) fn text(settings: &MariaSettings, running: Running, epoch: Option<u64
     text.push_str("max_binlog_size=64M\nbinlog_expire_logs_seconds=259200\ncharacter_set_server=utf8mb4\n");
     // Each connection that was not ended in order would be a line of the log otherwise, health checks included.
     text.push_str("log_warnings=1\n");
+    // A server that starts removes the temporary tables of any other that uses the same directory; one that
+    // missed them fell down (10.11.19).
+    let _ = writeln!(text, "tmpdir={}", temporary(settings).display());
     if let Some(include) = &settings.include {
         let _ = writeln!(text, "!include {}", include.display());
     }

@@ -1,5 +1,5 @@
-//! The server's sessions. Asked for by `show processlist`, which needs no temporary table: a server that was
-//! asked through `information_schema` fell down when that met the start of a clone (10.11.19).
+//! The server's sessions. Asked for by `show processlist`: unlike `information_schema` it needs no temporary
+//! table on the disk each time.
 
 use super::error::Result;
 use super::session::{Session, named};

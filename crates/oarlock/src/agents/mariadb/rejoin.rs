@@ -67,6 +67,7 @@ impl<L: Launcher> Context<L> {
         let args = [
             "--no-defaults".to_owned(),
             format!("--datadir={new}"),
+            format!("--tmpdir={new}"),
             "--auth-root-authentication-method=socket".to_owned(),
             "--skip-test-db".to_owned(),
             "--skip-name-resolve".to_owned(),

@@ -66,6 +66,9 @@ impl<L: Launcher> Context<L> {
         let dir = &self.settings.run_dir;
         fs::create_dir_all(dir).map_err(PgError::io("create", dir))?;
         files::give(dir, Owned { user: &self.settings.user, mode: 0o750 })?;
+        let temporary = conf::temporary(&self.settings);
+        fs::create_dir_all(&temporary).map_err(PgError::io("create", &temporary))?;
+        files::give(&temporary, Owned { user: &self.settings.user, mode: 0o700 })?;
         let secrets = &self.settings.secrets;
         for (from, to) in [(&secrets.certificate, "server.crt"), (&secrets.key, "server.key")] {
             let content = fs::read(from).map_err(PgError::io("read", from))?;

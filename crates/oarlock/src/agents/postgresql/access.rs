@@ -15,7 +15,7 @@ const MAP: &str = "oarlock";
 
 /// Whether clients are let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Clients {
+pub(crate) enum Clients {
     /// Only the agent and the replication of the other members.
     Closed,
     /// Whoever the administrator's own file lets in.
@@ -29,7 +29,7 @@ pub(super) fn generation_database(generation: u64) -> String {
 }
 
 /// What is in a generated file's first line: see [`parse_state`].
-fn headline(clients: Clients, generation: u64) -> String {
+pub(crate) fn headline(clients: Clients, generation: u64) -> String {
     let word = match clients {
         Clients::Closed => "closed",
         Clients::Open => "open",
@@ -38,7 +38,7 @@ fn headline(clients: Clients, generation: u64) -> String {
 }
 
 /// Reads back what a former agent wrote.
-pub(super) fn parse_state(hba: &str) -> Option<(Clients, u64)> {
+pub(crate) fn parse_state(hba: &str) -> Option<(Clients, u64)> {
     let line = hba.lines().next()?;
     let generation = line.split_once("generation=")?.1.trim().parse().ok()?;
     let clients = if line.contains("clients=open") { Clients::Open } else { Clients::Closed };
@@ -98,7 +98,7 @@ fn include(text: &mut String, version: u32, path: &Path) -> Result<()> {
 }
 
 /// `@file` names are relative to the file they stand in: make them absolute in the copy.
-fn absolute_references(line: &str, dir: &Path) -> String {
+pub(crate) fn absolute_references(line: &str, dir: &Path) -> String {
     let line_starts_comment = line.trim_start().starts_with('#');
     if line_starts_comment || !line.contains('@') {
         return line.to_owned();

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// The settings that change while the server runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Dynamic {
+pub(crate) struct Dynamic {
     /// `synchronous_standby_names`.
     pub names: String,
     /// `primary_conninfo`; empty on a primary.
@@ -44,7 +44,7 @@ pub(super) const DYNAMIC_NAMES: [&str; 3] =
 pub(super) const GENERATION: &str = "oarlock.generation";
 
 /// The text of the generated `postgresql.conf`, which includes `user` first.
-pub(super) fn text(user: &Path, dynamic: &Dynamic, generation: u64) -> String {
+pub(crate) fn text(user: &Path, dynamic: &Dynamic, generation: u64) -> String {
     let mut text = "# Written by oarlock, edits are lost.\n".to_owned();
     for (name, value) in DEFAULTS {
         let _ = writeln!(text, "{name} = {}", quoted(value));
@@ -58,7 +58,7 @@ pub(super) fn text(user: &Path, dynamic: &Dynamic, generation: u64) -> String {
 }
 
 /// Reads a generated file back, with its generation; `None` when it is not one.
-pub(super) fn parse(text: &str) -> Option<(Dynamic, u64)> {
+pub(crate) fn parse(text: &str) -> Option<(Dynamic, u64)> {
     let value = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = '")?.strip_suffix('\''))?;
         Some(line.replace("''", "'").replace("\\\\", "\\"))
@@ -69,7 +69,7 @@ pub(super) fn parse(text: &str) -> Option<(Dynamic, u64)> {
 }
 
 /// A value as the configuration file wants it.
-pub(super) fn quoted(value: &str) -> String {
+pub(crate) fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 
@@ -140,7 +140,7 @@ pub(super) fn imposed(
 
 /// `postgresql.auto.conf` without the settings that would override [`Dynamic`]; `None` when there
 /// are none in it.
-pub(super) fn without_overrides(auto: &str) -> Option<String> {
+pub(crate) fn without_overrides(auto: &str) -> Option<String> {
     let overrides = |line: &&str| {
         let name = line.split(['=', ' ', '\t']).find(|word| !word.is_empty()).unwrap_or_default();
         DYNAMIC_NAMES.iter().any(|dynamic| dynamic.eq_ignore_ascii_case(name))

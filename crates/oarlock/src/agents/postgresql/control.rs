@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// What we use of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Control {
+pub(crate) struct Control {
     /// PostgreSQL's identifier of the database cluster.
     pub system: u64,
     /// Shut down in an orderly way, as a primary or as a standby.
@@ -42,7 +42,7 @@ impl<L: Launcher> Context<L> {
 }
 
 /// Parses the text of `pg_controldata`.
-pub(super) fn parse(text: &str) -> Result<Control> {
+pub(crate) fn parse(text: &str) -> Result<Control> {
     let fields: BTreeMap<&str, &str> =
         text.lines().filter_map(|line| line.split_once(':')).map(|(name, value)| (name.trim(), value.trim())).collect();
     let field = |name: &str| {
@@ -81,7 +81,7 @@ pub(super) fn parse(text: &str) -> Result<Control> {
 }
 
 /// Reads a position as PostgreSQL prints it, for instance `16/B374D848`.
-pub(super) fn parse_lsn(text: &str) -> Option<Position> {
+pub(crate) fn parse_lsn(text: &str) -> Option<Position> {
     let (high, low) = text.split_once('/')?;
     let high = u64::from(u32::from_str_radix(high, 16).ok()?);
     let low = u64::from(u32::from_str_radix(low, 16).ok()?);
@@ -89,7 +89,7 @@ pub(super) fn parse_lsn(text: &str) -> Option<Position> {
 }
 
 /// Prints a position as PostgreSQL does.
-pub(super) fn format_lsn(position: Position) -> String {
+pub(crate) fn format_lsn(position: Position) -> String {
     format!("{:X}/{:X}", position.0 >> 32, position.0 & 0xFFFF_FFFF)
 }
 

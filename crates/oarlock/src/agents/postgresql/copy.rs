@@ -15,7 +15,7 @@ pub(in crate::agents) fn read(data_dir: &Path, node: &str) -> Result<Option<Copy
     Ok(text.as_deref().and_then(|text| parse(text, node)))
 }
 
-fn parse(text: &str, node: &str) -> Option<CopyId> {
+pub(crate) fn parse(text: &str, node: &str) -> Option<CopyId> {
     let (number, rest) = text.split_once('\n')?;
     let id = u64::from_str_radix(number, 16).ok()?;
     (rest.trim_end() == format!("node {node}")).then_some(CopyId(id))

@@ -15,7 +15,7 @@ pub(in crate::agents) const KIND: &str = "divergent";
 
 /// Where a copy's history leaves that of the primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fork {
+pub(crate) struct Fork {
     /// On this timeline.
     pub timeline: u32,
     /// From this position on.
@@ -41,7 +41,7 @@ pub(super) fn fork(own: &History, source: &History) -> Option<Fork> {
 
 /// Timelines of a copy, as its history file lists them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct History {
+pub(crate) struct History {
     /// Former timelines and where each was left.
     pub past: Vec<(u32, Position)>,
     /// The timeline it is on.

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 /// What failed. A `Display` never contains its source; [`PgError::in_words`] puts all together.
 #[derive(Debug, Error)]
-pub(in crate::agents) enum PgError {
+pub(crate) enum PgError {
     /// A file or directory.
     #[error("{action} {}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
@@ -28,7 +28,7 @@ pub(in crate::agents) enum PgError {
     Other { what: String, hint: Option<String> },
 }
 
-pub(in crate::agents) type Result<T, E = PgError> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = PgError> = std::result::Result<T, E>;
 
 impl PgError {
     /// Something without a hint.

@@ -4,21 +4,21 @@
 //! out one command of the core at a time. Every wait has a deadline; nothing here blocks the
 //! runtime's thread. What is imposed on the server, and why: docs/internals/postgresql.md.
 
-mod access;
+pub(crate) mod access;
 mod account;
 mod agent;
-mod conf;
+pub(crate) mod conf;
 mod context;
-mod control;
-pub(super) mod copy;
-pub(super) mod divergent;
-pub(super) mod error;
+pub(crate) mod control;
+pub(crate) mod copy;
+pub(crate) mod divergent;
+pub(crate) mod error;
 pub(super) mod files;
 mod guard;
 mod inspect;
 pub(super) mod layout;
 mod monitor;
-mod names;
+pub(crate) mod names;
 mod prepare;
 mod probe;
 mod program;
@@ -32,7 +32,7 @@ mod session;
 mod settings;
 mod source;
 mod upkeep;
-mod wal;
+pub(crate) mod wal;
 
 use super::launcher::{Exit, Launcher};
 use oarlock_core::resource::database::{DataCommand, DataObservation};

@@ -1,6 +1,6 @@
 //! The regular look at a running server.
 
-use super::context::{Phase, Shared};
+use super::context::{Context, Phase, Shared};
 use super::control::parse_lsn;
 use super::error::{PgError, Result};
 use super::names;
@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// A report is due after this even when nothing changed.
 const AT_LEAST_EVERY: Duration = Duration::from_millis(500);
 
+/// After a change every turn brings a look for so long; then all is calm, and not every one does.
+const CALM_AFTER: Duration = Duration::from_secs(1);
+
 /// A copy that left the primary's history streams for a moment at each of its vain attempts, which
 /// are processes of their own. One whose same process was seen to stream so often really does.
 const STEADY: u32 = 3;
@@ -28,11 +31,12 @@ pub(super) async fn watch<L: Launcher>(context: Shared<L>, board: Arc<Board>) {
         waiting: BTreeMap::new(),
         last: None,
         told: None,
+        changed: Instant::now(),
     };
     loop {
         tokio::select! {
-            () = context.look.notified() => {}
-            () = tokio::time::sleep(context.settings.timing.status) => {}
+            () = context.look.notified() => monitor.changed = Instant::now(),
+            () = tokio::time::sleep(monitor.pause(&context, &board)) => {}
         }
         if context.server().phase != Phase::Up {
             continue;
@@ -40,8 +44,8 @@ pub(super) async fn watch<L: Launcher>(context: Shared<L>, board: Arc<Board>) {
         // A server that hangs must not keep us from saying so.
         let seen = tokio::time::timeout(AT_LEAST_EVERY, monitor.look(&context)).await;
         match seen {
-            Ok(Ok(status)) => monitor.last = Some(status),
-            Ok(Err(_)) | Err(_) => monitor.session = None,
+            Ok(Ok(status)) => monitor.seen(status),
+            Ok(Err(_)) | Err(_) => (monitor.session, monitor.changed) = (None, Instant::now()),
         }
         monitor.report(&context, &board).await;
     }
@@ -56,6 +60,8 @@ struct Monitor {
     waiting: BTreeMap<String, Instant>,
     last: Option<DataStatus>,
     told: Option<(Instant, DataStatus)>,
+    /// When there was last something to see besides positions, or a look failed.
+    changed: Instant,
 }
 
 /// The number of no process.
@@ -71,6 +77,32 @@ const PRIMARY: &str = "select 's', pg_is_in_recovery(), \
     where wait_event = 'SyncRep' and usename is distinct from 'oarlock'";
 
 impl Monitor {
+    /// Until the next look. While nothing happens a primary is looked at every other time and a standby, which nobody
+    /// waits for, every fourth. A server's end comes from the kernel, a probe that fails and whoever changes something
+    /// ask for a look at once; what is seen later for this, by one turn at most, is a commit that waits for a standby
+    /// that hangs, and that it waits brings every look back.
+    fn pause<L: Launcher>(&self, context: &Context<L>, board: &Board) -> Duration {
+        let timing = &context.settings.timing;
+        let (phase, running, reopens) = {
+            let server = context.server();
+            (server.phase, server.running, server.reopen_at.is_some())
+        };
+        let streams = self.last.as_ref().is_some_and(|last| last.running == running && last.streaming);
+        let calm = phase == Phase::Up && !reopens && streams && self.waiting.is_empty();
+        if !calm || self.changed.elapsed() < CALM_AFTER || board.is_waiting(timing.status) {
+            return timing.status;
+        }
+        timing.status * if running == Running::Primary { 2 } else { 4 }
+    }
+
+    fn seen(&mut self, status: DataStatus) {
+        let known = self.last.as_ref().is_some_and(|last| is_alike(last, &status));
+        if !known {
+            self.changed = Instant::now();
+        }
+        self.last = Some(status);
+    }
+
     async fn look<L: Launcher>(&mut self, context: &Shared<L>) -> Result<DataStatus> {
         context.warm_up().await?;
         let session = match self.session.take() {
@@ -166,6 +198,14 @@ async fn end(session: &Session, overtaken: &[String], within: Duration) -> Resul
         overtaken.join(",")
     );
     session.value_of_ending(&sql, within).await.map(drop)
+}
+
+/// Whether two looks saw the same but for positions.
+fn is_alike(a: &DataStatus, b: &DataStatus) -> bool {
+    let links = |status: &DataStatus| -> Vec<_> {
+        status.standbys.iter().map(|standby| (standby.node, standby.streaming)).collect()
+    };
+    (a.running, a.streaming, links(a)) == (b.running, b.streaming, links(b))
 }
 
 /// What can be said of a server that never answered.

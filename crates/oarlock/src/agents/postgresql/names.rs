@@ -36,7 +36,7 @@ pub(super) fn wait_for_all(names: &[String]) -> String {
 }
 
 /// The epoch in a `synchronous_standby_names` made by [`wait_for_all`]; none when it names nobody.
-pub(super) fn epoch_of(setting: &str) -> Option<u64> {
+pub(crate) fn epoch_of(setting: &str) -> Option<u64> {
     let name = setting.trim_end_matches(['"', ')']).rsplit('"').next()?;
     name.rsplit_once('_')?.1.parse().ok()
 }

@@ -49,6 +49,12 @@ impl Board {
         Arc::new(Board { server: Mutex::default(), door: Mutex::default(), disk: Mutex::default() })
     }
 
+    /// Whether a probe has been without an answer for longer than `usual`.
+    pub fn is_waiting(&self, usual: Duration) -> bool {
+        let late = |finding: &Mutex<Finding>| lock(finding).since.is_some_and(|since| since.elapsed() > usual);
+        [&self.server, &self.door, &self.disk].into_iter().any(late)
+    }
+
     /// What is wrong, when a probe has had no success for longer than `deadline`, or cannot have any.
     pub fn verdict(&self, deadline: Duration) -> Option<String> {
         let judge = |finding: &Mutex<Finding>, what: &str| {
@@ -70,7 +76,7 @@ fn lock(finding: &Mutex<Finding>) -> MutexGuard<'_, Finding> {
 }
 
 /// Runs one probe and writes down how long none has had success.
-async fn judge(finding: &Mutex<Finding>, probe: impl Future<Output = Result<()>>) {
+async fn judge<L: Launcher>(context: &Shared<L>, finding: &Mutex<Finding>, probe: impl Future<Output = Result<()>>) {
     lock(finding).since.get_or_insert_with(Instant::now);
     let result = probe.await;
     let mut finding = lock(finding);
@@ -79,6 +85,8 @@ async fn judge(finding: &Mutex<Finding>, probe: impl Future<Output = Result<()>>
         Err(error) => {
             finding.certain |= error.sqlstate() == Some(ENDING);
             finding.problem = Some(error.in_words());
+            // The monitor tells; it should not be found asleep.
+            context.look.notify_one();
         }
     }
 }
@@ -93,7 +101,8 @@ pub(super) async fn probe<L: Launcher>(context: Shared<L>, board: Arc<Board>) {
 async fn probe_door<L: Launcher>(context: &Shared<L>, board: &Board) {
     loop {
         if context.server().phase == Phase::Up {
-            judge(&board.door, async { Session::open(&context.settings, Commits::Local).await.map(drop) }).await;
+            judge(context, &board.door, async { Session::open(&context.settings, Commits::Local).await.map(drop) })
+                .await;
         }
         tokio::time::sleep(context.settings.timing.probe_deadline / 2).await;
     }
@@ -103,7 +112,7 @@ async fn probe_server<L: Launcher>(context: &Shared<L>, board: &Board) {
     let mut session = None;
     loop {
         if context.server().phase == Phase::Up {
-            judge(&board.server, ask(context, &mut session)).await;
+            judge(context, &board.server, ask(context, &mut session)).await;
         }
         tokio::time::sleep(context.settings.timing.probe_deadline / 3).await;
     }
@@ -131,7 +140,7 @@ async fn probe_disk<L: Launcher>(context: &Shared<L>, board: &Board) {
             let written = tokio::task::spawn_blocking(move || write(&settings)).await;
             written.unwrap_or_else(|error| Err(PgError::other(error.to_string())))
         };
-        judge(&board.disk, write).await;
+        judge(context, &board.disk, write).await;
         tokio::time::sleep(context.settings.timing.probe_deadline / 3).await;
     }
 }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 /// What a timeline's log holds at and after a position.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Tail {
+pub(crate) enum Tail {
     /// Nothing; this was seen, not concluded from silence.
     Nothing,
     /// These records, one per line, as `pg_waldump` prints them.
@@ -29,13 +29,13 @@ const BEFORE_LINES: usize = 1400;
 
 /// A timeline's files.
 #[derive(Clone, Debug)]
-struct Log {
-    dir: PathBuf,
-    timeline: u32,
+pub(crate) struct Log {
+    pub(crate) dir: PathBuf,
+    pub(crate) timeline: u32,
     /// Bytes per file.
-    segment: u64,
+    pub(crate) segment: u64,
     /// Bytes per page.
-    page: u64,
+    pub(crate) page: u64,
 }
 
 /// What to let `pg_waldump` read.
@@ -124,7 +124,7 @@ impl Log {
     }
 
     /// What the text of `pg_waldump` shows about `from`.
-    fn judge(&self, text: &str, from: Position, next_page: bool, said: &str) -> Tail {
+    pub(crate) fn judge(&self, text: &str, from: Position, next_page: bool, said: &str) -> Tail {
         let mut reached = Position(0);
         let mut after = String::new();
         for line in text.lines().filter(|line| line.starts_with("rmgr:")) {
@@ -146,24 +146,26 @@ impl Log {
         Tail::Unread(format!("pg_waldump found {upto} before {} ({said})", format_lsn(from)))
     }
 
-    /// Where the record of a line ends.
+    /// Where the record of a line ends; `None` where no record can.
     fn end(&self, line: &str) -> Option<Position> {
         let begin = parse_lsn(line.split_once(" lsn: ")?.1.split(',').next()?)?.0;
-        let mut left: u64 =
+        // No more than its header can say, or a damaged line would keep us counting pages for ever.
+        let total: u32 =
             line.split_once("len (rec/tot):")?.1.split_once('/')?.1.split(',').next()?.trim().parse().ok()?;
+        let mut left = u64::from(total);
         let mut end = begin;
         while left > 0 {
             if end.is_multiple_of(self.page) {
-                end += if end.is_multiple_of(self.segment) { LONG_HEADER } else { SHORT_HEADER };
+                end = end.checked_add(if end.is_multiple_of(self.segment) { LONG_HEADER } else { SHORT_HEADER })?;
             }
             let step = left.min(self.page - end % self.page);
-            end += step;
+            end = end.checked_add(step)?;
             left -= step;
         }
-        end = end.next_multiple_of(ALIGNED);
+        end = end.checked_next_multiple_of(ALIGNED)?;
         // The rest of its segment is skipped.
         let switch = line.starts_with("rmgr: XLOG ") && line.contains("desc: SWITCH");
-        Some(Position(if switch { end.next_multiple_of(self.segment) } else { end }))
+        Some(Position(if switch { end.checked_next_multiple_of(self.segment)? } else { end }))
     }
 }
 
@@ -258,7 +260,7 @@ rmgr: Transaction len (rec/tot):     34/    34, tx:        735, lsn: 0/03003800,
     #[test]
     fn ends_of_records_are_found() {
         let log = log(Path::new("/"));
-        let line = |lsn: &str, tot, rest: &str| {
+        let line = |lsn: &str, tot: u64, rest: &str| {
             let text = format!(
                 "rmgr: XLOG        len (rec/tot):     51/{tot:>6}, tx:          0, lsn: {lsn}, prev 0/1, {rest}"
             );
@@ -270,5 +272,8 @@ rmgr: Transaction len (rec/tot):     34/    34, tx:        735, lsn: 0/03003800,
         assert_eq!(line("0/003FFFF0", 40, "desc: FPI"), Some(0x0040_0000 + 40 + 24));
         assert_eq!(line("0/00301FE0", 32, "desc: FPI"), Some(0x0030_2000));
         assert_eq!(line("0/00301FE0", 24, "desc: SWITCH"), Some(0x0040_0000));
+        // Damaged: beyond the last position there is, and longer than any record.
+        assert_eq!(line("FFFFFFFF/FFFFFFF0", 40, "desc: FPI"), None);
+        assert_eq!(line("0/00301FE0", 1_u64 << 60, "desc: FPI"), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Who is connected to an address of ours, as the kernel lists it.
 
 use super::{ClientsError, failed, raw};
+use crate::network::refused;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
@@ -91,7 +92,7 @@ fn receive(socket: &Socket, deadline: Instant) -> Result<Option<Vec<u8>>, Client
 }
 
 /// Takes what concerns `service` out of one datagram; false when the list has ended.
-fn read(datagram: &[u8], service: IpAddr, pairs: &mut Vec<Pair>) -> Result<bool, ClientsError> {
+pub(crate) fn read(datagram: &[u8], service: IpAddr, pairs: &mut Vec<Pair>) -> Result<bool, ClientsError> {
     let mut rest = datagram;
     while !rest.is_empty() {
         let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(ClientsError::Decode)?;
@@ -106,7 +107,7 @@ fn read(datagram: &[u8], service: IpAddr, pairs: &mut Vec<Pair>) -> Result<bool,
                 }
             }
             NetlinkPayload::Done(_) => return Ok(false),
-            NetlinkPayload::Error(error) => return Err(failed("list the connections")(error.to_io())),
+            NetlinkPayload::Error(error) => return Err(failed("list the connections")(refused(error.raw_code()))),
             _ => {}
         }
         let aligned = (message.header.length as usize).next_multiple_of(4).max(16);

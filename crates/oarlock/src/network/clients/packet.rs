@@ -23,7 +23,7 @@ const HOPS: u8 = 64;
 
 /// A client's attempt to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Attempt {
+pub(crate) struct Attempt {
     /// Who asks for what.
     pub pair: Pair,
     /// The acknowledgement number that a refusal needs to be believed.
@@ -31,7 +31,7 @@ pub(super) struct Attempt {
 }
 
 /// Reads an IP packet; `Some` only for a whole, unfragmented TCP segment that opens a connection.
-pub(super) fn parse_attempt(packet: &[u8]) -> Option<Attempt> {
+pub(crate) fn parse_attempt(packet: &[u8]) -> Option<Attempt> {
     let (from, to, segment) = match packet.first()? >> 4 {
         4 => split_ipv4(packet)?,
         6 => split_ipv6(packet)?,
@@ -54,7 +54,7 @@ pub(super) fn parse_attempt(packet: &[u8]) -> Option<Attempt> {
 
 /// The packet that makes the attempt fail at once with "connection refused".
 /// `None` when the two ends are not of one address family.
-pub(super) fn refusal(attempt: &Attempt) -> Option<Vec<u8>> {
+pub(crate) fn refusal(attempt: &Attempt) -> Option<Vec<u8>> {
     packet(&attempt.pair, 0, attempt.expects, RST | ACK, &[])
 }
 

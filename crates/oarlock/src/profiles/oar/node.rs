@@ -27,7 +27,7 @@ const WAKE: &str = "for f in $(grep -lszx '[O]AREXEC' /proc/[0-9]*/cmdline); do 
 
 /// What a node said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// Jobs whose first process is there.
     jobs: BTreeSet<JobId>,
     /// For how long the node has been up, in seconds.
@@ -113,7 +113,7 @@ fn command(ssh: &[String], node: &str, script: &str) -> Option<Vec<String>> {
     Some(ssh.iter().cloned().chain(options.map(str::to_owned)).collect())
 }
 
-fn parse(output: &str) -> Option<Answer> {
+pub(crate) fn parse(output: &str) -> Option<Answer> {
     let mut lines = output.lines().rev().map(str::trim).filter(|line| !line.is_empty());
     lines.next().filter(|line| *line == "complete")?;
     let up_s = lines.next()?.strip_prefix("up ")?.parse().ok()?;

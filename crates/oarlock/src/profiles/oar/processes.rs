@@ -74,7 +74,7 @@ fn read(pid: u32) -> Option<Process> {
 }
 
 /// State and parent. The program's name may hold blanks and parentheses: what follows the last one counts.
-fn parse_stat(stat: &str) -> Option<(char, u32)> {
+pub(crate) fn parse_stat(stat: &str) -> Option<(char, u32)> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?.chars().next()?;
     Some((state, fields.next()?.parse().ok()?))

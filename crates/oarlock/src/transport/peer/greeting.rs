@@ -142,7 +142,7 @@ impl PeerState {
             self.paths.iter_mut().for_each(Path::forget_peer_clock);
             cx.out.events.push_back(TransportEvent::SessionUp { peer: self.id });
         }
-        self.send_probes(cx);
+        self.send_probes(cx, cx.node.next_probe(cx.now));
         self.drop_stale_queue(cx);
         for (_, payload) in std::mem::take(&mut self.queue) {
             self.send(cx, &payload);

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::bundle::Bundle;
 use super::crypto::{CookieJar, Hello, Pair};
 use super::endpoint::Output;
 use super::handshake::Outgoing;
@@ -126,6 +127,7 @@ pub struct PeerState {
     probe_at: Instant,
     suspicions: Suspicions,
     queue: VecDeque<(Instant, Vec<u8>)>,
+    bundle: Bundle,
     outbound: Outbound,
     inbound: Inbound,
 }
@@ -157,6 +159,7 @@ impl PeerState {
             probe_at: now,
             suspicions: Suspicions::default(),
             queue: VecDeque::new(),
+            bundle: Bundle::default(),
             outbound: Outbound::default(),
             inbound: Inbound::default(),
         }
@@ -239,7 +242,7 @@ impl PeerState {
         }
         self.tick_handshake(cx);
         if self.current.is_some() && self.probe_at <= cx.now {
-            self.send_probes(cx);
+            self.send_probes(cx, cx.node.next_probe(cx.now));
         }
         self.send_chunks(cx);
         self.send_repairs(cx);

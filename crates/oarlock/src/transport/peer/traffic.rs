@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::TransportEvent;
+use super::super::bundle::{self, MAX_BUNDLED_BYTES};
 use super::super::endpoint::Transmit;
-use super::super::message::{MAX_WHOLE_BYTES, Misfit};
+use super::super::message::Misfit;
 use super::super::packet::{DATA_HEADER_BYTES, MAX_DATAGRAM_BYTES};
 use super::super::path::PathChange;
 use super::super::session::Opened;
@@ -22,20 +23,33 @@ const CONFIRM_FOR: Duration = Duration::from_millis(500);
 
 // What the first sealed byte tells of the rest.
 const PROBE: u8 = 0;
-const WHOLE: u8 = 1;
+const BUNDLE: u8 = 1;
 const CHUNK: u8 = 2;
 const REPAIR: u8 = 3;
 
 impl PeerState {
-    /// Sends a message, or lets it wait for the first session.
+    /// Takes a message to send: with the others of this turn (see [`PeerState::flush`]), or, where there is none
+    /// yet, with the first session.
     pub fn send(&mut self, cx: &mut Context<'_>, payload: &[u8]) {
         if self.current.is_none() {
             self.enqueue(cx, payload);
-        } else if payload.len() > MAX_WHOLE_BYTES {
+        } else if payload.len() > MAX_BUNDLED_BYTES {
             cx.out.stats.unsent += self.outbound.push(cx.now, payload);
             self.send_chunks(cx);
         } else {
-            self.send_sealed(cx, WHOLE, payload);
+            let full = self.bundle.add(payload);
+            full.iter().for_each(|content| self.send_sealed(cx, BUNDLE, content));
+        }
+    }
+
+    /// The turn is over: sends what was collected in it.
+    pub fn flush(&mut self, cx: &mut Context<'_>) {
+        let Some(content) = self.bundle.take() else { return };
+        self.send_sealed(cx, BUNDLE, &content);
+        // A probe that is due soon goes along, so that it wakes nobody later.
+        let interval = cx.node.timing.probe();
+        if self.current.is_some() && self.probe_at <= cx.now + interval / 4 {
+            self.send_probes(cx, cx.now + interval);
         }
     }
 
@@ -156,7 +170,10 @@ impl PeerState {
     ) -> Result<(), Misfit> {
         let from = self.id;
         match kind {
-            WHOLE => cx.out.events.push_back(TransportEvent::Received { from, payload: content.to_vec() }),
+            BUNDLE => {
+                let received = bundle::parts(content)?.into_iter().map(<[u8]>::to_vec);
+                cx.out.events.extend(received.map(|payload| TransportEvent::Received { from, payload }));
+            }
             CHUNK => {
                 let patience = (cx.node.timing.retry() * 2).max(Duration::from_millis(20));
                 if let Some(payload) = self.inbound.on_chunk(cx.now, patience, content)? {
@@ -190,14 +207,14 @@ impl PeerState {
         }
     }
 
-    pub(super) fn send_probes(&mut self, cx: &mut Context<'_>) {
+    /// Sends a probe on every link, and plans those after it for `next` at the latest.
+    pub(super) fn send_probes(&mut self, cx: &mut Context<'_>, next: Instant) {
         for path in 0..self.paths.len() {
             self.send_probe(cx, path);
         }
         let confirming = self.current.as_ref().is_some_and(|session| {
             session.initiator && !self.heard_on_current && cx.now.saturating_duration_since(session.since) < CONFIRM_FOR
         });
-        let next = cx.node.next_probe(cx.now);
         self.probe_at = if confirming { next.min(cx.now + cx.node.timing.retry()) } else { next };
     }
 

@@ -207,7 +207,7 @@ async fn strangers_on_the_port_are_counted_and_ignored() {
     let before = second.stats();
     let stranger = UdpSocket::bind((pair.links[0][0], 0)).unwrap();
     for datagram in
-        [&b""[..], b"x", &[0; 60_000], b"o\x01\x04\x00 looks like ours, but is not sealed", b"o\x09\x04\x00"]
+        [&b""[..], b"x", &[0; 60_000], b"o\x02\x04\x00 looks like ours, but is not sealed", b"o\x09\x04\x00"]
     {
         stranger.send_to(datagram, (pair.links[1][0], pair.port)).unwrap();
     }
@@ -232,6 +232,7 @@ async fn dropping_next_loses_no_message() {
     let mut received = Vec::new();
     for number in 0..200_u8 {
         first.send(2, &[number]).unwrap();
+        first.flush();
     }
     while received.len() < 200 {
         assert!(begun.elapsed() < DEADLINE, "{} of 200", received.len());

@@ -139,7 +139,9 @@ impl World {
     }
 
     fn collect(&mut self) {
+        let now = self.now;
         for node in 0..self.nodes.len() {
+            self.nodes[node].iter_mut().for_each(|endpoint| endpoint.flush(now));
             while let Some(event) = self.nodes[node].as_mut().and_then(Endpoint::poll_event) {
                 self.events.push((node, event));
             }
