@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::frame::{self, FrameError};
+use crate::process::clock;
 use crate::process::spawn::{self, Started};
 
 /// Frames kept for an agent that does not read (it is stopped, for instance).
@@ -18,6 +19,11 @@ const OUTBOX_FRAMES: usize = 256;
 const RAPID_STARTS: usize = 5;
 const RAPID_US: u64 = 10_000_000;
 const PAUSE_US: u64 = 1_000_000;
+/// How often to look whether the agent still speaks. It says something each second at least.
+const BEAT_US: u64 = 1_000_000;
+/// After so many beats without a word it is stopped or hangs. Beats are counted, not time: who overslept cannot say
+/// that the other was silent.
+const SILENT_BEATS: u32 = 10;
 /// Below an administrator's shell, above every service: the kernel should kill others first.
 const OOM_SCORE_ADJUST: i32 = -900;
 
@@ -38,6 +44,9 @@ struct Running {
     /// Gone once it is useless; the process then has yet to end.
     socket: Option<OwnedFd>,
     outbox: VecDeque<Vec<u8>>,
+    /// When to count the next beat; never before its first word.
+    beat_at_us: Option<u64>,
+    silent_beats: u32,
 }
 
 impl Agent {
@@ -65,7 +74,14 @@ impl Agent {
         let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         // A failure to execute shows as the end of the child.
         let Started { process, pidfd, .. } = spawn::ourselves(&self.argv, &theirs, OOM_SCORE_ADJUST)?;
-        self.running = Some(Running { process, pidfd, socket: Some(socket), outbox: VecDeque::new() });
+        self.running = Some(Running {
+            process,
+            pidfd,
+            socket: Some(socket),
+            outbox: VecDeque::new(),
+            beat_at_us: None,
+            silent_beats: 0,
+        });
         Ok(process)
     }
 
@@ -114,9 +130,29 @@ impl Agent {
             return Ok(None);
         };
         let received = frame::receive(socket, &mut self.buffer)?;
+        if let (Some(running), Some(_)) = (&mut self.running, &received) {
+            running.silent_beats = 0;
+            running.beat_at_us.get_or_insert_with(|| clock::boot_us() + BEAT_US);
+        }
         let asks = |message: &ToSentinel| message.request != Request::Hello;
         self.spoke |= received.as_ref().is_some_and(asks);
         Ok(received)
+    }
+
+    /// When [`Agent::beat`] is due.
+    pub(super) fn beat_at_us(&self) -> Option<u64> {
+        self.running.as_ref().filter(|running| running.socket.is_some())?.beat_at_us
+    }
+
+    /// Counts a beat if it is time. True when the agent has been silent for too long.
+    pub(super) fn beat(&mut self, now_us: u64) -> bool {
+        if self.beat_at_us().is_none_or(|at| now_us < at) {
+            return false;
+        }
+        let Some(running) = &mut self.running else { return false };
+        running.beat_at_us = Some(now_us + BEAT_US);
+        running.silent_beats += 1;
+        running.silent_beats > SILENT_BEATS
     }
 
     /// Ends it without another word. The next one must not start before it is dead: the two would

@@ -224,6 +224,7 @@ impl Shell {
             Source::Timer => {
                 let _ = rustix::io::read(&self.timer, &mut [0; 8][..]);
                 self.look_for_empty();
+                self.listen_for_agent();
             }
             Source::Agent => self.serve_agent(),
             Source::Child => self.serve_ends(),
@@ -296,6 +297,14 @@ impl Shell {
                     return self.agent.kill();
                 }
             }
+        }
+    }
+
+    /// One that is stopped or hangs would be missing until somebody came.
+    fn listen_for_agent(&mut self) {
+        if self.agent.beat(clock::boot_us()) {
+            self.log("the agent is silent: killing it");
+            self.agent.kill();
         }
     }
 
@@ -377,7 +386,8 @@ impl Shell {
     fn arm(&self) -> io::Result<()> {
         let start = self.next_start_us();
         let look = self.services.must_look().then(|| clock::boot_us() + LOOK_EVERY_US);
-        let wake = [self.machine.wake_at_us(), start, look, self.watchdog.due_us()].into_iter().flatten().min();
+        let beat = self.agent.beat_at_us();
+        let wake = [self.machine.wake_at_us(), start, look, beat, self.watchdog.due_us()].into_iter().flatten().min();
         // An all-zero time would disarm the timer instead of firing at once.
         let at_us = wake.map_or(0, |at_us| at_us.max(1));
         let it_value =

@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     ("sentinel_reports_exits_and_kills_the_rest", reports_exits),
     ("sentinel_tells_why_a_start_failed", tells_why_a_start_failed),
     ("sentinel_respawns_a_killed_agent", respawns_a_killed_agent),
+    ("sentinel_replaces_a_stopped_agent", replaces_a_stopped_agent),
     ("sentinel_is_not_held_up_by_a_child_that_is_reaped", reaps_without_delay),
     ("sentinel_killed_is_replaced_by_its_agent", killed_is_replaced_by_its_agent),
     ("sentinel_killed_still_lapses_in_time", killed_still_lapses_in_time),
@@ -206,6 +207,23 @@ fn respawns_a_killed_agent() {
     assert!(!welcome.fresh && welcome.deadline_us.is_some());
     assert_eq!(welcome.services[0].process().unwrap().pid, db);
     assert!(runs(db));
+}
+
+fn replaces_a_stopped_agent() {
+    let mut rig = Rig::leased(LONG);
+    let db = rig.spawn("db", FOREVER, Some(guard()));
+    let agent = rig.agent_pid();
+    signal(agent, Signal::STOP);
+    let start = Instant::now();
+    // Ten seconds of silence, and some.
+    while rig.welcomes().len() == 1 {
+        assert!(start.elapsed() < Duration::from_secs(20), "no other agent; log:\n{}", rig.journal());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    println!("  another agent after {:.1?}", start.elapsed());
+    assert!(start.elapsed() > Duration::from_secs(9), "a short pause is none");
+    assert!(!runs(agent) && runs(db));
+    assert_eq!(rig.welcomes()[1].generation, 1);
 }
 
 /// To reap a process whose threads were listed can keep a real-time process in the kernel for as long as the dying
