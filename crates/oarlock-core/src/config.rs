@@ -63,10 +63,20 @@ pub enum Kind {
     Address,
     /// An address up on an in-sync standby, on the owner when there is none.
     ReaderAddress,
-    /// A PostgreSQL server with one copy per node; at most one such resource in a group.
+    /// A PostgreSQL server with one copy per node; at most one database in a group.
     Postgresql,
     /// A supervised program without a data guard.
     Service,
+    /// A MariaDB server with one copy on each of two nodes; at most one database in a group.
+    Mariadb,
+}
+
+impl Kind {
+    /// Whether it is a database, of whatever engine: a copy per node, acknowledging and promoting
+    /// under the in-sync rule.
+    pub fn is_database(self) -> bool {
+        matches!(self, Kind::Postgresql | Kind::Mariadb)
+    }
 }
 
 /// When a group returns to a more preferred node.
@@ -160,6 +170,6 @@ impl GroupConfig {
 
     /// The resource that holds the group's data, if any.
     pub fn data_resource(&self, group: GroupId) -> Option<ResourceId> {
-        self.resources(group).find(|(_, resource)| resource.kind == Kind::Postgresql).map(|(id, _)| id)
+        self.resources(group).find(|(_, resource)| resource.kind.is_database()).map(|(id, _)| id)
     }
 }

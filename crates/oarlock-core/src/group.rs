@@ -144,7 +144,7 @@ impl Driver {
             self.units.push(match resource.kind {
                 Kind::Address => Unit::Address(Address::default()),
                 Kind::ReaderAddress => Unit::Reader(Address::default()),
-                Kind::Postgresql => Unit::Database(Box::default()),
+                Kind::Postgresql | Kind::Mariadb => Unit::Database(Box::default()),
                 Kind::Service => Unit::Service(Service::default()),
             });
             // What every resource begins with is no news; a witness has nothing else to tell.

@@ -67,7 +67,7 @@ pub struct GroupStatus {
 pub struct ResourceStatus {
     /// Its name.
     pub name: String,
-    /// `address`, `postgresql` or `service`.
+    /// `address`, `postgresql`, `mariadb` or `service`.
     pub kind: String,
     /// One word: as the owner reports it.
     pub state: String,
@@ -90,4 +90,7 @@ pub struct MemberStatus {
     pub in_sync: bool,
     /// Bytes it is behind the owner, where known.
     pub lag_bytes: Option<u64>,
+    /// Transactions it is behind, of engines that count those instead of bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_transactions: Option<u64>,
 }

@@ -251,7 +251,7 @@ impl World {
     fn program_ended(&mut self, host: usize, life: u64, name: &str) {
         let Some(resource) = resource_named(name) else { return };
         let Some(known) = self.config.resource(resource) else { return };
-        if known.kind == oarlock_core::config::Kind::Postgresql {
+        if known.kind.is_database() {
             return self.database_ended(host, life, resource);
         }
         let stopping = self.agent(host, life).is_some_and(|agent| {

@@ -7,6 +7,7 @@ mod boot;
 mod files;
 mod finding;
 mod machine;
+mod mariadb;
 pub mod oar;
 mod postgresql;
 #[cfg(test)]
@@ -60,6 +61,7 @@ async fn resources(subject: &Subject, node: &NodeSettings, report: &mut Report) 
                 postgresql::check(subject, &resource.name, database, report).await;
                 boot::check_postgresql(subject, &resource.name, database, report);
             }
+            ResourceKind::Mariadb(database) => mariadb::check(subject, &resource.name, database, report).await,
             ResourceKind::Service(service) if service.profile == Some(Profile::Oar) => {
                 oar::check(subject, &resource.name, service, report).await;
             }

@@ -8,6 +8,7 @@
 pub mod change;
 mod cluster;
 mod group;
+mod mariadb;
 mod names;
 mod network;
 mod node;
@@ -23,11 +24,13 @@ mod tests;
 mod timing;
 
 pub use cluster::TWO_VOTES;
+pub use mariadb::DEFAULT_COPY_PORT as MARIADB_COPY_PORT;
 pub use names::nearest;
 pub use problem::{Problem, Problems, Severity};
 pub use settings::{
-    AddressSettings, Arbitration, CheckKind, CheckSettings, GroupSettings, NodeSettings, PostgresqlSettings, Preset,
-    Profile, Program, ResourceKind, ResourceSettings, ServiceSettings, Settings,
+    AddressSettings, Arbitration, CheckKind, CheckSettings, GroupSettings, MariadbSettings, MariadbVersion,
+    NodeSettings, PostgresqlSettings, Preset, Profile, Program, ResourceKind, ResourceSettings, ServiceSettings,
+    Settings,
 };
 
 use reader::Reader;

@@ -17,5 +17,6 @@ pub mod profiles;
 pub mod runtime;
 pub mod secrets;
 pub mod sentinel;
+pub mod sql;
 pub mod store;
 pub mod transport;

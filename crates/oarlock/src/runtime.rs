@@ -6,6 +6,7 @@ mod applying;
 mod calls;
 mod clock;
 mod config_file;
+mod databases;
 pub(crate) mod envelope;
 mod events;
 mod incarnation;

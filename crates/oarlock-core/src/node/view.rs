@@ -186,6 +186,7 @@ impl Core {
         let kind = match resource.kind {
             Kind::Address | Kind::ReaderAddress => "address",
             Kind::Postgresql => "postgresql",
+            Kind::Mariadb => "mariadb",
             Kind::Service => "service",
         };
         let on = |node: NodeId| self.group_report(node, id.group)?.resources.get(usize::from(id.index));
@@ -215,7 +216,7 @@ impl Core {
         let report = self.group_report(node, id.group);
         let state = report.and_then(|report| report.resources.get(usize::from(id.index)));
         let state = state.map_or("unknown", |report| report.state.as_ref()).to_owned();
-        let data = kind == Kind::Postgresql;
+        let data = kind.is_database();
         let role = match state.as_str() {
             "primary" | "primary-closed" | "handing-over" => "primary",
             "standby" => "standby",
@@ -228,7 +229,8 @@ impl Core {
             role: role.into(),
             state,
             in_sync: data && group.in_sync.contains_key(&node),
-            lag_bytes: lag.filter(|_| data),
+            lag_bytes: lag.filter(|_| kind == Kind::Postgresql),
+            lag_transactions: lag.filter(|_| kind == Kind::Mariadb),
         }
     }
 }

@@ -34,7 +34,7 @@ impl World {
                         let holds = |host: &Host| self.is_counted(host.id) && host.run.addresses().contains(&resource);
                         self.hosts.iter().any(holds)
                     }
-                    Kind::Postgresql => {
+                    Kind::Postgresql | Kind::Mariadb => {
                         let server = host.databases.get(&resource).and_then(|instance| instance.server.as_ref());
                         server.is_some_and(|server| server.open)
                     }

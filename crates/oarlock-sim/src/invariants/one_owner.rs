@@ -30,7 +30,7 @@ impl World {
                 let runs = group.resources(id).any(|(resource, known)| match known.kind {
                     Kind::Address => host.run.addresses().contains(&resource),
                     Kind::Service => host.run.program(resource).is_some(),
-                    Kind::ReaderAddress | Kind::Postgresql => false,
+                    Kind::ReaderAddress | Kind::Postgresql | Kind::Mariadb => false,
                 });
                 match (runs, first) {
                     (true, Some(other)) => {

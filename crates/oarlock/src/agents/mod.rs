@@ -2,6 +2,7 @@
 //! what happened.
 
 pub mod address;
+pub mod distribution;
 pub mod launcher;
 pub mod mariadb;
 pub mod postgresql;

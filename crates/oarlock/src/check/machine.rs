@@ -139,13 +139,14 @@ fn ports(subject: &Subject, node: &NodeSettings, report: &mut Report) {
         }
     }
     for (_, resource) in subject.settings.resources_of(node.id) {
-        let ResourceKind::Postgresql(database) = &resource.kind else { continue };
-        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), database.port);
-        if TcpListener::bind(address).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse) {
-            area.error(
-                format!("TCP port {} of \"{}\" is taken", database.port, resource.name),
-                "a database that was not started by oarlock? stop it and see what starts it at boot",
-            );
+        for (_, port) in resource.kind.database_places().map(|(_, ports)| ports).unwrap_or_default() {
+            let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+            if TcpListener::bind(address).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse) {
+                area.error(
+                    format!("TCP port {port} of \"{}\" is taken", resource.name),
+                    "a database that was not started by oarlock? stop it and see what starts it at boot",
+                );
+            }
         }
     }
 }

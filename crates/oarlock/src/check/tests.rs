@@ -160,3 +160,39 @@ fn missing_programs_and_taken_ports_are_found() {
     assert!(findings.iter().any(|finding| finding.contains("lacks postgres, initdb")), "{findings:?}");
     assert!(findings.iter().any(|finding| finding.contains("no agent runs")), "{findings:?}");
 }
+
+/// The same node with MariaDB as its database.
+fn on_mariadb() -> Machine {
+    let machine = machine();
+    let file = machine.path("etc/oarlock/oarlock.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let data = machine.path("var/lib/mysql").display().to_string();
+    let text = text
+        .replacen("kind = \"postgresql\"", "kind = \"mariadb\"", 1)
+        .replacen("version = \"15\"", "version = \"10.11\"", 1)
+        .replacen("/var/lib/postgresql/15/main", &data, 1);
+    write_file(&file, text.as_bytes(), 0o644).unwrap();
+    let settings = crate::config::load(&file).unwrap();
+    Machine { settings, ..machine }
+}
+
+#[test]
+fn a_machine_without_mariadb_is_told_so() {
+    let machine = on_mariadb();
+    let findings = machine.findings(Some(agent()));
+    let about = with(&findings, "mariadb \"db\"");
+    assert!(about[0].contains("lacks ROOT/usr/sbin/mariadbd, ROOT/usr/bin/mariadb-install-db"), "{findings:?}");
+    assert!(!findings.iter().any(|finding| finding.to_lowercase().contains("postgres")), "{findings:?}");
+    assert_eq!(with(&findings, "boot"), Vec::<&String>::new());
+}
+
+#[test]
+fn what_starts_mariadb_beside_us_is_found() {
+    let machine = on_mariadb();
+    let unit = "etc/systemd/system/multi-user.target.wants/mariadb.service";
+    write_file(&machine.path(unit), b"", 0o644).unwrap();
+    let findings = machine.findings(Some(agent()));
+    assert!(with(&findings, "boot")[0].contains("mariadb.service is enabled"), "{findings:?}");
+    std::os::unix::fs::symlink("/dev/null", machine.path("etc/systemd/system/mariadb.service")).unwrap();
+    assert_eq!(with(&machine.findings(Some(agent())), "boot").len(), 0, "masked");
+}

@@ -111,8 +111,8 @@ pub enum Command {
     Drill {
         /// Name of the group.
         group: String,
-        /// How to write to its database: "host=SERVICE-ADDRESS user=… password=… dbname=…"
-        /// [default: as OAR does].
+        /// How to write to its database: "host=SERVICE-ADDRESS user=… password=… dbname=…",
+        /// for MariaDB mysql://USER:PASSWORD@SERVICE-ADDRESS/DATABASE [default: as OAR does].
         #[arg(long, value_name = "STRING")]
         connection: Option<String>,
     },
@@ -206,20 +206,26 @@ pub struct InitArguments {
     #[arg(long, value_name = "ADDRESS/PREFIX")]
     pub address: Option<String>,
     /// Read-only address that follows a standby.
-    #[arg(long, value_name = "ADDRESS/PREFIX", requires = "postgresql")]
+    #[arg(long, value_name = "ADDRESS/PREFIX", requires = "engine")]
     pub reader_address: Option<String>,
     /// Interface of the addresses [default: found by their network].
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
     /// Run PostgreSQL of this major version.
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", group = "engine")]
     pub postgresql: Option<String>,
-    /// Its data directory [default: the distribution's].
-    #[arg(long, value_name = "DIR", requires = "postgresql")]
-    pub data_dir: Option<String>,
     /// Its TCP port [default: 5432].
     #[arg(long, value_name = "PORT", requires = "postgresql")]
     pub postgresql_port: Option<u16>,
+    /// Run MariaDB; its version up to the second number, for instance 10.11.
+    #[arg(long, value_name = "VERSION", group = "engine")]
+    pub mariadb: Option<String>,
+    /// Its TCP port [default: 3306].
+    #[arg(long, value_name = "PORT", requires = "mariadb")]
+    pub mariadb_port: Option<u16>,
+    /// Data directory of the database [default: the distribution's].
+    #[arg(long, value_name = "DIR", requires = "engine")]
+    pub data_dir: Option<String>,
     /// Run a service that oarlock knows.
     #[arg(long)]
     pub profile: Option<ProfileName>,

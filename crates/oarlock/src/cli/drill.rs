@@ -12,6 +12,7 @@ use crate::config::{self, Profile, ResourceKind};
 use crate::control::status::{GroupStatus, StatusReport};
 use crate::control::{Request, Response};
 use crate::profiles::oar::OarConf;
+use crate::sql::Target;
 use serde::Serialize;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread;
@@ -20,6 +21,10 @@ use writer::{Measured, Writer};
 
 /// Writes before and after the switchover.
 const MARGIN: Duration = Duration::from_secs(2);
+/// As PostgreSQL shows us.
+const APPLICATION: &str = "oarlock drill";
+/// For a connection to the database.
+const CONNECT: Duration = Duration::from_secs(1);
 /// Between two looks at the state.
 const POLL: Duration = Duration::from_millis(20);
 /// Until every copy is in sync again.
@@ -50,7 +55,8 @@ struct Plan {
     database: bool,
 }
 
-/// Runs it. `connection` is a PostgreSQL connection string over the service address.
+/// Runs it. `connection` says how the database is reached over the service address, as
+/// [`Target::parse`] reads it.
 pub fn run(global: &Global, group: &str, connection: Option<&str>) -> Result<Code, Failure> {
     let plan = plan(&fetch(global)?, group)?;
     let connection = connection.map_or_else(|| known_connection(global), |text| Ok(Some(parse(text)?)))?;
@@ -59,7 +65,10 @@ pub fn run(global: &Global, group: &str, connection: Option<&str>) -> Result<Cod
             Code::Usage,
             format!("nothing is known to write to the database of \"{group}\" with"),
         )
-        .hint("--connection \"host=SERVICE-ADDRESS user=… password=… dbname=…\" of a role that may create a table"));
+        .hint(
+            "--connection \"host=SERVICE-ADDRESS user=… password=… dbname=…\", for MariaDB \
+             mysql://USER:PASSWORD@SERVICE-ADDRESS/DATABASE, of a role that may create a table",
+        ));
     }
     eprintln!("switching {group} from {} to {} …", plan.from, plan.to);
     let moving = move_after(global, group, &plan.to, if connection.is_some() { MARGIN } else { Duration::ZERO });
@@ -116,7 +125,7 @@ fn plan(status: &StatusReport, name: &str) -> Result<Plan, Failure> {
         return Err(refused(format!("group \"{name}\" is {}", group.state)));
     };
     let online = |node: &str| status.nodes.iter().any(|known| known.name == node && known.state == "online");
-    let database = group.resources.iter().find(|resource| resource.kind == "postgresql");
+    let database = group.resources.iter().find(|resource| is_database(&resource.kind));
     if let Some(database) = database
         && let Some(copy) = database.members.iter().find(|copy| !copy.in_sync || !online(&copy.node))
     {
@@ -128,12 +137,17 @@ fn plan(status: &StatusReport, name: &str) -> Result<Plan, Failure> {
     }
 }
 
+/// Whether a kind, as the status names it, has copies that must be in sync.
+fn is_database(kind: &str) -> bool {
+    matches!(kind, "postgresql" | "mariadb")
+}
+
 fn members(group: &GroupStatus) -> impl Iterator<Item = &str> {
     group.resources.iter().flat_map(|resource| &resource.members).map(|member| member.node.as_str())
 }
 
 /// OAR's own database access, where the local configuration has OAR.
-fn known_connection(global: &Global) -> Result<Option<tokio_postgres::Config>, Failure> {
+fn known_connection(global: &Global) -> Result<Option<Target>, Failure> {
     let Ok(settings) = config::load(&global.config) else { return Ok(None) };
     let resources = settings.groups.iter().flat_map(|group| &group.resources);
     let file = resources.filter_map(|resource| match &resource.kind {
@@ -144,15 +158,16 @@ fn known_connection(global: &Global) -> Result<Option<tokio_postgres::Config>, F
     let access = OarConf::parse(&text)
         .database()
         .map_err(|error| Failure::new(Code::Usage, with_causes(&error)).hint("or give --connection"))?;
-    let mut connection = tokio_postgres::Config::new();
-    connection.host(&access.host).port(access.port).dbname(&access.name).user(&access.user).password(&access.password);
-    Ok(Some(connection))
+    Ok(Some(access.target(APPLICATION, CONNECT)))
 }
 
-fn parse(text: &str) -> Result<tokio_postgres::Config, Failure> {
-    text.parse().map_err(|error: tokio_postgres::Error| {
-        Failure::new(Code::Usage, format!("--connection: {}", with_causes(&error)))
-    })
+fn parse(text: &str) -> Result<Target, Failure> {
+    let mut target = Target::parse(text)
+        .map_err(|error| Failure::new(Code::Usage, format!("--connection: {}", with_causes(&error))))?;
+    if let Target::Postgresql(config) = &mut target {
+        config.connect_timeout(CONNECT).application_name(APPLICATION);
+    }
+    Ok(target)
 }
 
 /// Asks for the move after `pause`, on a thread of its own; its answer comes over the channel.
@@ -176,10 +191,7 @@ fn answered(moving: &Receiver<Result<Response, Failure>>) -> Result<bool, Failur
     }
 }
 
-fn measure_writes(
-    connection: tokio_postgres::Config,
-    moving: &Receiver<Result<Response, Failure>>,
-) -> Result<Measured, Failure> {
+fn measure_writes(connection: Target, moving: &Receiver<Result<Response, Failure>>) -> Result<Measured, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

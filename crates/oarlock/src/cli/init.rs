@@ -13,6 +13,7 @@ use crate::enrol::{
 };
 use crate::keys::PrivateKey;
 use crate::secrets::ClusterSecrets;
+use crate::sql::Engine;
 use serde::Serialize;
 use std::net::IpAddr;
 
@@ -67,10 +68,13 @@ fn plan(arguments: &InitArguments, keys: &[PrivateKey]) -> Plan {
         key: key.public(),
     });
     let oar = arguments.profile.is_some();
-    let database = arguments.postgresql.as_ref().map(|version| PlannedDatabase {
+    let postgresql = arguments.postgresql.as_ref().map(|version| (Engine::Postgresql, version));
+    let mariadb = arguments.mariadb.as_ref().map(|version| (Engine::Mariadb, version));
+    let database = postgresql.or(mariadb).map(|(engine, version)| PlannedDatabase {
+        engine,
         version: version.clone(),
-        data_dir: arguments.data_dir.clone().unwrap_or_else(|| setup::default_data_dir(version)),
-        port: arguments.postgresql_port,
+        data_dir: arguments.data_dir.clone().unwrap_or_else(|| setup::default_data_dir(engine, version)),
+        port: arguments.postgresql_port.or(arguments.mariadb_port),
     });
     Plan {
         cluster: arguments.cluster.clone(),

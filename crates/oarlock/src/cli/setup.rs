@@ -8,6 +8,7 @@ use crate::config;
 use crate::control::{ControlClient, ControlError, socket_path};
 use crate::enrol::{INVITATION_FILE, KEY_FILE, SECRETS_DIR, VOTER_FILE, directory};
 use crate::network::Snapshot;
+use crate::sql::Engine;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -137,8 +138,11 @@ pub fn start(asked: bool) -> Result<(), Failure> {
         .hint("journalctl -u oarlock"))
 }
 
-/// Where the state of PostgreSQL is on this kind of system.
-pub fn default_data_dir(version: &str) -> String {
+/// Where the state of a database is on this kind of system.
+pub fn default_data_dir(engine: Engine, version: &str) -> String {
+    if engine == Engine::Mariadb {
+        return "/var/lib/mysql".to_owned();
+    }
     let red_hat = !Path::new("/var/lib/postgresql").exists() && Path::new("/var/lib/pgsql").exists();
     if red_hat { format!("/var/lib/pgsql/{version}/data") } else { format!("/var/lib/postgresql/{version}/main") }
 }

@@ -5,7 +5,7 @@ use super::ask::{LOOK_DEADLINE, ask, unexpected};
 use super::failure::{Code, Failure};
 use super::output::{Table, emit, emit_json, wrap};
 use super::style::Style;
-use crate::control::status::{GroupStatus, ResourceStatus, StatusReport};
+use crate::control::status::{GroupStatus, MemberStatus, ResourceStatus, StatusReport};
 use crate::control::{Request, Response};
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -123,16 +123,24 @@ fn copies(resource: &ResourceStatus) -> Vec<String> {
             (_, true) => ", in sync",
             (true, false) => ", NOT in sync",
         };
-        let lag = match member.lag_bytes {
-            Some(lag) if lag > 0 && member.role == "standby" => format!(", {} behind", bytes(lag)),
-            _ => String::new(),
-        };
+        let lag = lag(member).map_or_else(String::new, |lag| format!(", {lag} behind"));
         lines.push(format!("{}: {role}{}{in_sync}{lag}", member.node, member.state));
     }
     if lines.is_empty() {
         lines.push(String::new());
     }
     lines
+}
+
+/// How far a standby is behind, in its engine's own unit.
+fn lag(member: &MemberStatus) -> Option<String> {
+    let counted = match (member.lag_bytes, member.lag_transactions) {
+        (Some(count), _) if count > 0 => bytes(count),
+        (None, Some(1)) => "1 transaction".to_owned(),
+        (None, Some(count)) if count > 0 => format!("{count} transactions"),
+        _ => return None,
+    };
+    (member.role == "standby").then_some(counted)
 }
 
 fn bytes(count: u64) -> String {
@@ -184,6 +192,21 @@ mod tests {
         let text = render(&report, Style::PLAIN);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_standby_is_behind_in_the_unit_of_its_engine() {
+        let member = |lag_bytes, lag_transactions| MemberStatus {
+            role: "standby".to_owned(),
+            lag_bytes,
+            lag_transactions,
+            ..MemberStatus::default()
+        };
+        assert_eq!(lag(&member(Some(2048), None)).as_deref(), Some("2.0 KiB"));
+        assert_eq!(lag(&member(None, Some(1))).as_deref(), Some("1 transaction"));
+        assert_eq!(lag(&member(None, Some(9))).as_deref(), Some("9 transactions"));
+        assert_eq!((lag(&member(Some(0), None)), lag(&member(None, Some(0)))), (None, None));
+        assert_eq!(lag(&MemberStatus { lag_bytes: Some(9), ..MemberStatus::default() }), None);
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! copy of data or an address hangs on cannot change under it.
 
 use super::settings::{GroupSettings, NodeSettings, ResourceKind, ResourceSettings, Settings};
-use oarlock_core::config::Kind;
 
 /// Everything in `new` that a cluster running `old` cannot take, in words, each with a hint.
 pub fn forbidden(old: &Settings, new: &Settings) -> Vec<String> {
@@ -89,7 +88,7 @@ fn same_group(old: &GroupSettings, new: &GroupSettings, settings: &Settings, pro
             )),
         }
     }
-    for added in new.resources.iter().skip(old.resources.len()).filter(|added| added.kind.core() == Kind::Postgresql) {
+    for added in new.resources.iter().skip(old.resources.len()).filter(|added| added.kind.core().is_database()) {
         problems.push(hinted(
             &format!("resource \"{}/{}\": a database cannot join a group that runs", new.name, added.name),
             "put it into a new group at the end",
@@ -108,6 +107,14 @@ fn same_resource(group: &GroupSettings, old: &ResourceSettings, new: &ResourceSe
             ("version", old.version != new.version),
             ("data_dir", old.data_dir != new.data_dir),
             ("port", old.port != new.port),
+            ("user", old.user != new.user),
+        ],
+        (ResourceKind::Mariadb(old), ResourceKind::Mariadb(new)) => &[
+            ("version", old.version != new.version),
+            ("data_dir", old.data_dir != new.data_dir),
+            ("port", old.port != new.port),
+            // Each agent must know the other's; they are not changed in the same instant.
+            ("copy_port", old.copy_port != new.copy_port),
             ("user", old.user != new.user),
         ],
         (ResourceKind::Service(old), ResourceKind::Service(new)) => &[

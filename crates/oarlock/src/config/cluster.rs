@@ -6,7 +6,7 @@ use super::node;
 use super::problem::Problem;
 use super::reader::{Reader, Section};
 use super::schema;
-use super::settings::{Arbitration, GroupSettings, NodeSettings, PostgresqlSettings, Preset, ResourceKind, Settings};
+use super::settings::{Arbitration, GroupSettings, NodeSettings, Preset, ResourceKind, ResourceSettings, Settings};
 use super::timing;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -71,10 +71,13 @@ fn set_probe_deadlines<'g>(preset: Preset, groups: impl Iterator<Item = &'g mut 
         Preset::Relaxed => 15_000,
     });
     for resource in groups.flat_map(|group| &mut group.resources) {
-        if let ResourceKind::Postgresql(database) = &mut resource.kind
-            && database.probe_deadline.is_zero()
-        {
-            database.probe_deadline = default;
+        let deadline = match &mut resource.kind {
+            ResourceKind::Postgresql(database) => &mut database.probe_deadline,
+            ResourceKind::Mariadb(database) => &mut database.probe_deadline,
+            ResourceKind::Address(_) | ResourceKind::Service(_) => continue,
+        };
+        if deadline.is_zero() {
+            *deadline = default;
         }
     }
 }
@@ -128,24 +131,22 @@ fn check_addresses(reader: &Reader, nodes: &[(NodeSettings, u32)], groups: &[(Gr
 
 /// Databases that meet on one node need directories and ports of their own.
 fn check_databases(reader: &Reader, groups: &[(GroupSettings, Vec<u32>)]) {
-    let mut seen: Vec<(&GroupSettings, &str, &PostgresqlSettings)> = Vec::new();
+    let mut seen: Vec<(&GroupSettings, &ResourceSettings)> = Vec::new();
     for (group, lines) in groups {
         for (resource, line) in group.resources.iter().zip(lines) {
-            let ResourceKind::Postgresql(database) = &resource.kind else { continue };
-            for (other_group, other_name, other) in &seen {
-                if !other_group.nodes.iter().any(|node| group.nodes.contains(node)) {
-                    continue;
+            let Some((directory, ports)) = resource.kind.database_places() else { continue };
+            for (other_group, other) in &seen {
+                let meet = other_group.nodes.iter().any(|node| group.nodes.contains(node));
+                let Some((other_directory, taken)) = other.kind.database_places().filter(|_| meet) else { continue };
+                let whose = format!("is already used by resource \"{}\"", other.name);
+                if nested(other_directory, directory) {
+                    reader.error(*line, format!("data_dir \"{}\" {whose}", directory.display()));
                 }
-                if nested(&other.data_dir, &database.data_dir) {
-                    let directory = database.data_dir.display();
-                    reader
-                        .error(*line, format!("data_dir \"{directory}\" is already used by resource \"{other_name}\""));
-                }
-                if other.port == database.port {
-                    reader.error(*line, format!("port {} is already used by resource \"{other_name}\"", database.port));
+                for (key, port) in ports.iter().filter(|(_, port)| taken.iter().any(|(_, other)| other == port)) {
+                    reader.error(*line, format!("{key} {port} {whose}"));
                 }
             }
-            seen.push((group, &resource.name, database));
+            seen.push((group, resource));
         }
     }
 }

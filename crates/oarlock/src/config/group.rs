@@ -42,6 +42,7 @@ fn read(section: &Section<'_>, nodes: &[NodeSettings]) -> (GroupSettings, Vec<u3
         .choice("failback", &[("never", Failback::Never), ("auto", Failback::Auto)])
         .map_or(Failback::Never, |failback| failback.value);
     let (resources, lines) = read_resources(section, &name);
+    check_copies(section, &members, &resources);
     (GroupSettings { name, nodes: members, failback, resources }, lines)
 }
 
@@ -112,11 +113,23 @@ fn read_resources(section: &Section<'_>, group: &str) -> (Vec<ResourceSettings>,
     (resources, lines)
 }
 
+/// MariaDB's server takes the confirmation of any standby: with one, that is the right one.
+fn check_copies(section: &Section<'_>, members: &[NodeId], resources: &[ResourceSettings]) {
+    let found = resources.iter().find(|resource| matches!(resource.kind, ResourceKind::Mariadb(_)));
+    if let Some(database) = found.filter(|_| members.len() > 2) {
+        let text = format!("{} copies of MariaDB \"{}\", at most 2 are possible", members.len(), database.name);
+        section.reader.report(Problem::error(section.line_of("nodes"), text).hint(
+            "name two nodes here: the server takes the confirmation of any standby, so with more nobody could say \
+             which one has an acknowledged row",
+        ));
+    }
+}
+
 /// One database at most, and readers only where there is one.
 fn check_data(section: &Section<'_>, group: &str, resources: &[ResourceSettings], lines: &[u32]) {
     let mut database: Option<&str> = None;
     for (resource, line) in resources.iter().zip(lines) {
-        if !matches!(resource.kind, ResourceKind::Postgresql(_)) {
+        if !resource.kind.core().is_database() {
             continue;
         }
         if let Some(first) = database {
@@ -140,7 +153,7 @@ fn check_data(section: &Section<'_>, group: &str, resources: &[ResourceSettings]
                     *line,
                     format!("address \"{}\" follows a standby, but group \"{group}\" has no database", resource.name),
                 )
-                .hint("remove follows, or add a resource of kind \"postgresql\""),
+                .hint("remove follows, or add a resource of kind \"postgresql\" or \"mariadb\""),
             );
         }
     }

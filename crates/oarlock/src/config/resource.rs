@@ -1,6 +1,7 @@
 //! `[[group.resource]]`.
 
 use super::cluster::truncated;
+use super::mariadb;
 use super::names::nearest;
 use super::network;
 use super::problem::Problem;
@@ -27,6 +28,7 @@ fn schema_of(group: &Section<'_>, kind: Option<&str>, line: u32) -> Option<&'sta
     match kind {
         Some("address") => Some(&schema::ADDRESS),
         Some("postgresql") => Some(&schema::POSTGRESQL),
+        Some("mariadb") => Some(&schema::MARIADB),
         Some("service") => Some(&schema::SERVICE),
         Some(other) => {
             let problem = Problem::error(line, format!("unknown kind \"{other}\""));
@@ -51,6 +53,7 @@ pub fn read(section: &Section<'_>, name: String) -> Option<ResourceSettings> {
     let kind = match section.text("kind")?.value.as_str() {
         "address" => read_address(section).map(ResourceKind::Address),
         "postgresql" => read_postgresql(section).map(ResourceKind::Postgresql),
+        "mariadb" => mariadb::read(section).map(ResourceKind::Mariadb),
         _ => service::read(section).map(ResourceKind::Service),
     };
     Some(ResourceSettings { name, kind: kind? })

@@ -128,7 +128,7 @@ pub const GROUP: SectionSchema = SectionSchema {
 pub const RESOURCE_TITLE: &str = "[[group.resource]]";
 
 /// Values of `kind`.
-pub const KINDS: [&str; 3] = ["address", "postgresql", "service"];
+pub const KINDS: [&str; 4] = ["address", "postgresql", "mariadb", "service"];
 
 const NAME: Key = needed("name", "\"vip\"", "Its name.");
 
@@ -158,7 +158,7 @@ pub const ADDRESS: SectionSchema = SectionSchema {
 /// `kind = "postgresql"`.
 pub const POSTGRESQL: SectionSchema = SectionSchema {
     title: "[[group.resource]] of kind \"postgresql\"",
-    doc: "A PostgreSQL server with one synchronously replicated copy per node of the group. At most one in a group.",
+    doc: "A PostgreSQL server with one synchronously replicated copy per node of the group. At most one database in a group.",
     keys: &[
         NAME,
         needed("kind", "\"postgresql\"", "`postgresql`."),
@@ -186,6 +186,58 @@ pub const POSTGRESQL: SectionSchema = SectionSchema {
             "1024",
             "How much of the histories that were set aside before a rewind or a clone is kept, in MiB. The newest is \
              always kept.",
+        ),
+        optional(
+            "probe_deadline_ms",
+            "3000",
+            "by the timing: 1000, 3000 or 15000",
+            "A database that does not answer the deep probe within this is sick, in milliseconds.",
+        ),
+    ],
+};
+
+/// `kind = "mariadb"`.
+pub const MARIADB: SectionSchema = SectionSchema {
+    title: "[[group.resource]] of kind \"mariadb\"",
+    doc: "A MariaDB server with one copy on each of two nodes, replicated semi-synchronously by GTID. At most one \
+          database in a group, and two nodes in that group: the server takes the confirmation of any standby, so with \
+          more copies nobody could say which of them has an acknowledged row.",
+    keys: &[
+        NAME,
+        needed("kind", "\"mariadb\"", "`mariadb`."),
+        needed("version", "\"10.11\"", "Version up to the second number: 10.6 or newer."),
+        needed(
+            "data_dir",
+            "\"/var/lib/mysql\"",
+            "Data directory, the same on every node. It is replaced by renaming, so it is no mount point itself, and its \
+             parent directory has room for a second copy.",
+        ),
+        optional("port", "3306", "3306", "TCP port clients use."),
+        optional(
+            "copy_port",
+            "4444",
+            "4444",
+            "TCP port on which the agents of this resource give each other copies, encrypted, on their links only.",
+        ),
+        optional("listen_addresses", "\"*\"", "\"*\"", "As `bind_address` of the server."),
+        optional(
+            "bin_dir",
+            "\"/opt/mariadb/bin\"",
+            "found in the distribution's places",
+            "Where `mariadbd`, `mariadb-install-db`, `mariadb-backup` and `mbstream` are.",
+        ),
+        optional(
+            "config_file",
+            "\"/etc/mysql/mariadb.cnf\"",
+            "found in the distribution's place",
+            "The administrator's own settings; never edited, read before ours.",
+        ),
+        optional("user", "\"mysql\"", "\"mysql\"", "System user the server runs as."),
+        optional(
+            "divergent_limit_mib",
+            "1024",
+            "1024",
+            "How much of the histories that were set aside before a clone is kept, in MiB. The newest is always kept.",
         ),
         optional(
             "probe_deadline_ms",
@@ -266,4 +318,5 @@ pub const CHECK: SectionSchema = SectionSchema {
 };
 
 /// All sections in the order of the reference page.
-pub const SECTIONS: [&SectionSchema; 8] = [&ROOT, &CLUSTER, &NODE, &GROUP, &ADDRESS, &POSTGRESQL, &SERVICE, &CHECK];
+pub const SECTIONS: [&SectionSchema; 9] =
+    [&ROOT, &CLUSTER, &NODE, &GROUP, &ADDRESS, &POSTGRESQL, &MARIADB, &SERVICE, &CHECK];

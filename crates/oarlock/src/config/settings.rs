@@ -5,7 +5,7 @@ use crate::keys::PublicKey;
 use oarlock_core::config::{Config, Failback, GroupConfig, Kind, NodeConfig, ResourceConfig, Timing};
 use oarlock_core::ids::{GroupId, NodeId, ResourceId};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,6 +116,8 @@ pub enum ResourceKind {
     Address(AddressSettings),
     /// A PostgreSQL server.
     Postgresql(PostgresqlSettings),
+    /// A MariaDB server.
+    Mariadb(MariadbSettings),
     /// A supervised program.
     Service(ServiceSettings),
 }
@@ -127,6 +129,7 @@ impl ResourceKind {
             ResourceKind::Address(AddressSettings { follows_standby: true, .. }) => Kind::ReaderAddress,
             ResourceKind::Address(_) => Kind::Address,
             ResourceKind::Postgresql(_) => Kind::Postgresql,
+            ResourceKind::Mariadb(_) => Kind::Mariadb,
             ResourceKind::Service(_) => Kind::Service,
         }
     }
@@ -136,7 +139,21 @@ impl ResourceKind {
         match self {
             ResourceKind::Address(_) => "address",
             ResourceKind::Postgresql(_) => "postgresql",
+            ResourceKind::Mariadb(_) => "mariadb",
             ResourceKind::Service(_) => "service",
+        }
+    }
+
+    /// Its directory of data and the TCP ports it takes on its node, with the keys that say so; `None`
+    /// when it is no database.
+    pub fn database_places(&self) -> Option<(&Path, Vec<(&'static str, u16)>)> {
+        match self {
+            ResourceKind::Postgresql(database) => Some((&database.data_dir, vec![("port", database.port)])),
+            ResourceKind::Mariadb(database) => {
+                let ports = vec![("port", database.port), ("copy_port", database.copy_port)];
+                Some((&database.data_dir, ports))
+            }
+            ResourceKind::Address(_) | ResourceKind::Service(_) => None,
         }
     }
 }
@@ -177,6 +194,55 @@ pub struct PostgresqlSettings {
     pub divergent_limit_bytes: u64,
     /// A database that does not answer the deep probe within this is sick.
     pub probe_deadline: Duration,
+}
+
+/// A MariaDB server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MariadbSettings {
+    /// Version up to the second number.
+    pub version: MariadbVersion,
+    /// Data directory, absolute.
+    pub data_dir: PathBuf,
+    /// TCP port clients use.
+    pub port: u16,
+    /// TCP port on which copies are given away.
+    pub copy_port: u16,
+    /// As `bind_address` of the server.
+    pub listen_addresses: String,
+    /// Where its programs are; the distribution's places otherwise.
+    pub bin_dir: Option<PathBuf>,
+    /// The administrator's settings; found otherwise.
+    pub config_file: Option<PathBuf>,
+    /// System user the server runs as.
+    pub user: String,
+    /// How much of the histories set aside is kept, in bytes.
+    pub divergent_limit_bytes: u64,
+    /// A database that does not answer the deep probe within this is sick.
+    pub probe_deadline: Duration,
+}
+
+/// A version of MariaDB, up to the second number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MariadbVersion {
+    /// The first number.
+    pub major: u16,
+    /// The second.
+    pub minor: u16,
+}
+
+impl std::fmt::Display for MariadbVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+impl std::str::FromStr for MariadbVersion {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<MariadbVersion, Self::Err> {
+        let (major, minor) = text.split_once('.').unwrap_or((text, ""));
+        Ok(MariadbVersion { major: major.parse()?, minor: minor.parse()? })
+    }
 }
 
 /// A supervised program.

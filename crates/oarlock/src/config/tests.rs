@@ -148,3 +148,51 @@ fn wrong_types_are_told() {
     assert!(problems.contains("\"name\" must be a string, not the number 3"), "{problems}");
     assert!(problems.contains("\"version\" must be a string, not the word true"), "{problems}");
 }
+
+/// The standard layout with MariaDB instead.
+fn on_mariadb() -> String {
+    GOOD.replacen("kind = \"postgresql\"", "kind = \"mariadb\"", 1)
+        .replacen("version = \"15\"", "version = \"10.11\"", 1)
+        .replacen("/var/lib/postgresql/15/main", "/var/lib/mysql", 1)
+}
+
+#[test]
+fn mariadb_is_read() {
+    let settings = parse("two.toml", &on_mariadb()).unwrap();
+    assert_eq!(settings.warnings, vec![]);
+    let group = &settings.groups[0];
+    let ResourceKind::Mariadb(database) = &group.resources[1].kind else { panic!("not MariaDB") };
+    assert_eq!((database.version.to_string().as_str(), database.port, database.copy_port), ("10.11", 3306, 4444));
+    assert_eq!((database.user.as_str(), database.probe_deadline.as_millis()), ("mysql", 1000));
+    assert_eq!(group.resources[1].kind.core(), Kind::Mariadb);
+    let core = settings.core(7);
+    assert_eq!(core.groups[0].data_resource(GroupId(0)), Some(ResourceId { group: GroupId(0), index: 1 }));
+}
+
+#[test]
+fn what_is_wrong_with_mariadb_is_listed() {
+    let more = "version = \"9.6\"\n  port = 4444\n  user = \"root\"\n  hba_file = \"/x\"\n  bind = \"*\"";
+    let text = on_mariadb().replacen("version = \"10.11\"", more, 1);
+    insta::assert_snapshot!(parse("bad.toml", &text).unwrap_err().to_string());
+    let three = on_mariadb().replacen("role = \"witness\"\n", "", 1).replacen(
+        "nodes = [\"server1\", \"server2\"]",
+        "nodes = [\"server1\", \"server2\", \"frontend\"]",
+        1,
+    );
+    insta::assert_snapshot!(
+        "three_copies_of_mariadb_are_refused",
+        parse("three.toml", &three).unwrap_err().to_string()
+    );
+    let newer = on_mariadb().replacen("10.11", "11.8", 1);
+    let warnings = parse("x", &newer).unwrap().warnings;
+    assert!(warnings[0].text.contains("MariaDB 11.8 was not tested"), "{warnings:?}");
+}
+
+#[test]
+fn databases_of_two_engines_do_not_share_ports() {
+    let second = on_mariadb().split_once("[[group]]").unwrap().1.replacen("\"oar\"", "\"other\"", 1);
+    let second = second.split("\n  [[group.resource]]").collect::<Vec<_>>();
+    let text = format!("{GOOD}\n[[group]]{}\n  [[group.resource]]{}\n  port = 5432\n", second[0], second[2].trim_end());
+    let problems = parse("x", &text).unwrap_err().to_string();
+    assert!(problems.contains("port 5432 is already used by resource \"db\""), "{problems}");
+}

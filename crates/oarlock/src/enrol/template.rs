@@ -1,7 +1,8 @@
 //! The configuration as `init` writes it: complete, commented, ready to be edited and applied.
 
-use crate::config::{Arbitration, Preset};
+use crate::config::{Arbitration, MARIADB_COPY_PORT, Preset};
 use crate::keys::PublicKey;
+use crate::sql::Engine;
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -45,10 +46,12 @@ pub struct PlannedNode {
     pub key: PublicKey,
 }
 
-/// A PostgreSQL server.
+/// A database.
 #[derive(Clone, Debug)]
 pub struct PlannedDatabase {
-    /// Major version.
+    /// Its engine.
+    pub engine: Engine,
+    /// Version, as its kind wants it.
     pub version: String,
     /// Data directory.
     pub data_dir: String,
@@ -113,8 +116,16 @@ fn group(text: &mut String, plan: &Plan) -> std::fmt::Result {
         interface(text, plan)?;
     }
     if let Some(database) = &plan.database {
-        resource(text, "db", "postgresql")?;
+        let kind = match database.engine {
+            Engine::Postgresql => "postgresql",
+            Engine::Mariadb => "mariadb",
+        };
+        resource(text, "db", kind)?;
         writeln!(text, "  version = {}\n  data_dir = {}", quoted(&database.version), quoted(&database.data_dir))?;
+        if database.engine == Engine::Mariadb {
+            writeln!(text, "  # TCP port on which the agents give each other copies, encrypted, on the links above")?;
+            writeln!(text, "  copy_port = {MARIADB_COPY_PORT}")?;
+        }
         if let Some(port) = database.port {
             writeln!(text, "  port = {port}")?;
         }

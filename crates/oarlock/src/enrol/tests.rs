@@ -52,6 +52,7 @@ fn plan() -> Plan {
         reader_address: Some("10.0.0.101/24".to_owned()),
         interface: Some("eth0".to_owned()),
         database: Some(PlannedDatabase {
+            engine: crate::sql::Engine::Postgresql,
             version: "15".to_owned(),
             data_dir: "/var/lib/postgresql/15/main".to_owned(),
             port: None,
@@ -220,4 +221,27 @@ fn what_init_writes_is_a_good_configuration() {
     assert_eq!(settings.warnings, vec![]);
     assert_eq!(settings.groups[0].resources.len(), 4);
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn what_init_writes_for_mariadb_is_a_good_configuration() {
+    let node = |name: &str, number: u8, witness| PlannedNode {
+        name: name.to_owned(),
+        links: vec![IpAddr::from([10, 0, 0, number])],
+        witness,
+        key: crate::keys::PublicKey::from_bytes([number; 32]),
+    };
+    let nodes = vec![node("server1", 1, false), node("server2", 2, false), node("frontend", 10, true)];
+    let database = PlannedDatabase {
+        engine: crate::sql::Engine::Mariadb,
+        version: "10.11".to_owned(),
+        data_dir: "/var/lib/mysql".to_owned(),
+        port: None,
+    };
+    let text = template::render(&Plan { nodes, database: Some(database), reader_address: None, ..plan() });
+    let settings = crate::config::parse("oarlock.toml", &text).unwrap();
+    assert_eq!(settings.warnings, vec![]);
+    assert!(!text.to_lowercase().contains("postgres"), "{text}");
+    let group = text.split_once("# What runs together").unwrap().1;
+    insta::assert_snapshot!(group);
 }

@@ -14,6 +14,7 @@ mod database;
 pub(crate) mod decide;
 pub mod digest;
 mod health;
+mod mariadb;
 pub(crate) mod node;
 mod notify;
 pub(crate) mod processes;

@@ -16,6 +16,7 @@
 
 use super::envelope::Envelope;
 use super::{Inner, Node, lease};
+use crate::agents::distribution;
 use crate::agents::postgresql::debian_bin_dir;
 use crate::agents::user::SystemUser;
 use crate::config::{self, Program, ResourceKind, Settings, change};
@@ -250,6 +251,13 @@ async fn missing(kind: &ResourceKind) -> Vec<String> {
             let directory = database.bin_dir.clone();
             let directory = directory.unwrap_or_else(|| debian_bin_dir(u32::from(database.version)));
             (&database.user, vec![directory.join("postgres").display().to_string()])
+        }
+        ResourceKind::Mariadb(database) => {
+            let root = Path::new("/");
+            let tools = distribution::mariadb_tools(database, root);
+            let mut programs = vec![distribution::mariadb_server(database, root).display().to_string()];
+            programs.extend(distribution::MARIADB_TOOLS.map(|tool| tools.join(tool).display().to_string()));
+            (&database.user, programs)
         }
         ResourceKind::Service(service) => {
             let commands: Vec<&Vec<String>> = match &service.program {

@@ -2,19 +2,17 @@
 //! and the sentinel's notices.
 
 use super::Inner;
+use super::databases::{mariadb_members, mariadb_settings, postgresql_members, postgresql_settings};
 use super::envelope::Envelope;
 use crate::agents::address::{AddressAgent, AddressEvent, Connected};
 use crate::agents::launcher::sentinel::{SentinelLauncher, exit as exit_of};
-use crate::agents::postgresql::{
-    Member, PgAgent, PgHandle, PgSettings, PgTiming, ServerUser, UserFiles, debian_bin_dir,
-};
+use crate::agents::mariadb::{MariaAgent, MariaHandle};
+use crate::agents::postgresql::{PgAgent, PgHandle};
 use crate::agents::service::{ServiceAgent, ServiceHandle, ServiceSettings};
 use crate::agents::user::SystemUser;
-use crate::causes::with_causes;
-use crate::config::{self, PostgresqlSettings, Profile, ResourceKind, Settings};
+use crate::config::{self, Profile, ResourceKind, Settings};
 use crate::network::same_subnet;
 use crate::profiles::oar::{self, Oar};
-use crate::secrets::ClusterSecrets;
 use crate::sentinel::SentinelHandle;
 use crate::transport::LinkStatus;
 use oarlock_core::ids::{NodeId, ResourceId};
@@ -49,6 +47,7 @@ pub struct Surroundings {
 enum Agent {
     Address { commands: mpsc::Sender<AddressCommand>, settings: config::AddressSettings, reaches: watch::Sender<bool> },
     Postgresql(PgHandle),
+    Mariadb(MariaHandle),
     Service(ServiceHandle),
 }
 
@@ -80,6 +79,13 @@ impl Resources {
                     forward(id, queue, around.inner.clone(), Observation::Database);
                     Agent::Postgresql(PgAgent::spawn(pg, launcher, events))
                 }
+                ResourceKind::Mariadb(database) => {
+                    let maria = mariadb_settings(&name, database, settings, id, around).await?;
+                    resources.names.insert(maria.task_name(), id);
+                    let (events, queue) = mpsc::channel(WAITING);
+                    forward(id, queue, around.inner.clone(), Observation::Database);
+                    Agent::Mariadb(MariaAgent::spawn(maria, launcher, events))
+                }
                 ResourceKind::Service(service) => {
                     let service = service_settings(&name, service, around).await?;
                     let (events, queue) = mpsc::channel(WAITING);
@@ -101,6 +107,10 @@ impl Resources {
                 agent.send(command);
                 true
             }
+            (Some(Agent::Mariadb(agent)), Command::Database(command)) => {
+                agent.send(command);
+                true
+            }
             (Some(Agent::Service(agent)), Command::Service(command)) => agent.send(command),
             _ => false,
         };
@@ -114,6 +124,7 @@ impl Resources {
         let exit = exit_of(name.to_owned(), pid, exit);
         match self.names.get(name).and_then(|id| self.agents.get(id)) {
             Some(Agent::Postgresql(agent)) => agent.exited(exit),
+            Some(Agent::Mariadb(agent)) => agent.exited(exit),
             Some(Agent::Service(agent)) => {
                 let agent = agent.clone();
                 tokio::spawn(async move { agent.exited(exit).await });
@@ -147,15 +158,20 @@ impl Resources {
             reaches.send_replace(!cut_off);
         }
         for (id, agent) in &self.agents {
-            let Agent::Postgresql(agent) = agent else { continue };
-            let Some(ResourceKind::Postgresql(database)) = settings.resource(*id).map(|resource| &resource.kind) else {
-                continue;
-            };
-            let mut members = members(settings, *id, database.port);
-            for member in &mut members {
-                member.links.sort_by_key(|link| !up(member.id, *link));
+            let sort = |node: NodeId, links: &mut Vec<IpAddr>| links.sort_by_key(|link| !up(node, *link));
+            match (agent, settings.resource(*id).map(|resource| &resource.kind)) {
+                (Agent::Postgresql(agent), Some(ResourceKind::Postgresql(database))) => {
+                    let mut members = postgresql_members(settings, *id, database.port);
+                    members.iter_mut().for_each(|member| sort(member.id, &mut member.links));
+                    agent.set_members(members);
+                }
+                (Agent::Mariadb(agent), Some(ResourceKind::Mariadb(database))) => {
+                    let mut members = mariadb_members(settings, *id, database);
+                    members.iter_mut().for_each(|member| sort(member.id, &mut member.links));
+                    agent.set_members(members);
+                }
+                _ => {}
             }
-            agent.set_members(members);
         }
     }
 
@@ -204,53 +220,9 @@ fn forward<T: Send + 'static>(
     });
 }
 
-async fn user(name: &str) -> Result<SystemUser, String> {
+/// A system user by name; an error, in words, when there is none.
+pub(super) async fn user(name: &str) -> Result<SystemUser, String> {
     SystemUser::lookup(name).await.map_err(|error| error.to_string())
-}
-
-async fn postgresql_settings(
-    name: &str,
-    settings: &PostgresqlSettings,
-    all: &Settings,
-    id: ResourceId,
-    around: &Surroundings,
-) -> Result<PgSettings, String> {
-    let owner = user(&settings.user).await?;
-    let version = u32::from(settings.version);
-    let found = UserFiles::find(version, &settings.data_dir);
-    let files = UserFiles {
-        config: settings.config_file.clone().unwrap_or(found.config),
-        hba: settings.hba_file.clone().unwrap_or(found.hba),
-        ident: found.ident,
-    };
-    let timing = PgTiming { probe_deadline: settings.probe_deadline, ..PgTiming::from_cluster(&all.timing) };
-    Ok(PgSettings {
-        name: name.to_owned(),
-        version,
-        bin_dir: settings.bin_dir.clone().unwrap_or_else(|| debian_bin_dir(version)),
-        data_dir: settings.data_dir.clone(),
-        files,
-        run_dir: around.run_dir.join(name),
-        log_file: around.log_dir.join(format!("{name}.log")),
-        port: settings.port,
-        listen_addresses: settings.listen_addresses.clone(),
-        user: ServerUser { name: owner.name, uid: owner.uid, gid: owner.gid, groups: owner.groups },
-        node: around.me,
-        members: members(all, id, settings.port),
-        secrets: ClusterSecrets::load(&around.config_dir).map_err(|error| with_causes(&error))?,
-        admin_role: "postgres".to_owned(),
-        database: "postgres".to_owned(),
-        divergent_limit_mib: settings.divergent_limit_bytes / (1024 * 1024),
-        wal_keep_mib: 512,
-        timing,
-    })
-}
-
-fn members(all: &Settings, id: ResourceId, port: u16) -> Vec<Member> {
-    let nodes = all.groups.get(usize::from(id.group.0)).map(|group| group.nodes.as_slice()).unwrap_or_default();
-    let member =
-        |node: &config::NodeSettings| Member { id: node.id, name: node.name.clone(), links: node.links.clone(), port };
-    nodes.iter().filter_map(|id| all.node_by_id(*id)).map(member).collect()
 }
 
 async fn service_settings(

@@ -1,13 +1,9 @@
 //! A client that writes rows without pause and knows exactly which were acknowledged.
 
+use crate::sql::{Connection, SqlError, Target};
 use std::collections::HashSet;
-use std::future::poll_fn;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls, SimpleQueryMessage};
 
 /// Between two rows, and before another try.
 const PACE: Duration = Duration::from_millis(10);
@@ -37,7 +33,7 @@ pub enum WriterError {
         what: &'static str,
         /// What it said.
         #[source]
-        source: tokio_postgres::Error,
+        source: SqlError,
     },
     /// It did not answer.
     #[error("cannot {what} within {} s", after.as_secs())]
@@ -52,35 +48,22 @@ pub enum WriterError {
     Name(#[from] crate::keys::KeyError),
 }
 
-/// One connection.
-struct Session {
-    client: Client,
-    warned: Arc<AtomicBool>,
-    driver: JoinHandle<()>,
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
 /// Writes rows into a table of its own.
 pub struct Writer {
-    config: Config,
+    target: Target,
     table: String,
-    session: Option<Session>,
+    session: Option<Connection>,
     next: i64,
     acknowledged: Vec<(i64, Instant)>,
 }
 
 impl Writer {
     /// Makes the table.
-    pub async fn begin(config: Config) -> Result<Writer, WriterError> {
+    pub async fn begin(target: Target) -> Result<Writer, WriterError> {
         let mut random = [0; 8];
         crate::keys::random_bytes(&mut random)?;
         let table = format!("oarlock_drill_{:016x}", u64::from_le_bytes(random));
-        let mut writer = Writer { config, table, session: None, next: 0, acknowledged: Vec::new() };
+        let mut writer = Writer { target, table, session: None, next: 0, acknowledged: Vec::new() };
         let create = format!("create table {} (id bigint primary key)", writer.table);
         writer.run("create a table for the drill", &create).await?;
         Ok(writer)
@@ -102,13 +85,11 @@ impl Writer {
     /// `Some` only for a clean acknowledgement.
     async fn try_write(&mut self, sql: &str) -> Option<()> {
         if self.session.is_none() {
-            self.session = Some(connect(&self.config).await.ok()?);
+            self.session = Some(self.target.connect().await.ok()?);
         }
-        let session = self.session.as_ref()?;
-        session.warned.store(false, Ordering::Relaxed);
-        session.client.simple_query(sql).await.ok()?;
+        let answer = self.session.as_mut()?.run(sql).await.ok()?;
         // A commit whose wait for the standby was cancelled says success and warns.
-        (!session.warned.load(Ordering::Relaxed)).then_some(())
+        (!answer.warned).then_some(())
     }
 
     /// Whether a row was acknowledged after `moment`.
@@ -138,11 +119,13 @@ impl Writer {
         loop {
             self.session = None;
             let attempt = async {
-                let session = connect(&self.config).await?;
-                session.client.simple_query(sql).await
+                let mut session = self.target.connect().await?;
+                session.run(sql).await
             };
             let error = match timeout(TABLE_DEADLINE, attempt).await {
-                Ok(Ok(messages)) => return Ok(first_column(&messages)),
+                Ok(Ok(answer)) => {
+                    return Ok(answer.rows.into_iter().filter_map(|row| row.into_iter().next()?).collect());
+                }
                 Ok(Err(source)) => WriterError::Database { what, source },
                 Err(_) => WriterError::Late { what, after: TABLE_DEADLINE },
             };
@@ -156,38 +139,16 @@ impl Writer {
 
 /// Whether trying again is useless: what the database itself refuses, unless it only says "not now".
 fn is_final(error: &WriterError) -> bool {
-    // Ending, crashed, starting up, too many connections; closed to clients; not yet a primary.
-    const NOT_NOW: [&str; 6] = ["57P01", "57P02", "57P03", "53300", "28000", "25006"];
+    // PostgreSQL: ending, crashed, starting up, too many connections; closed to clients; not yet a primary.
+    // MariaDB: too many connections, ending, closed to clients (two forms), not yet a primary.
+    const NOT_NOW: [&str; 11] =
+        ["57P01", "57P02", "57P03", "53300", "28000", "25006", "1040", "1053", "1184", "1927", "1290"];
     match error {
         WriterError::Database { source, .. } => {
-            source.as_db_error().is_some_and(|error| !NOT_NOW.contains(&error.code().code()))
+            source.code().is_some_and(|code| !NOT_NOW.contains(&code.as_str())) || matches!(source, SqlError::Target(_))
         }
         WriterError::Late { .. } | WriterError::Name(_) => false,
     }
-}
-
-fn first_column(messages: &[SimpleQueryMessage]) -> Vec<String> {
-    let value = |message: &SimpleQueryMessage| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-        _ => None,
-    };
-    messages.iter().filter_map(value).collect()
-}
-
-async fn connect(config: &Config) -> Result<Session, tokio_postgres::Error> {
-    let mut config = config.clone();
-    config.connect_timeout(DEADLINE).application_name("oarlock drill");
-    let (client, mut connection) = config.connect(NoTls).await?;
-    let warned = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&warned);
-    let driver = tokio::spawn(async move {
-        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
-            if let AsyncMessage::Notice(_) = message {
-                seen.store(true, Ordering::Relaxed);
-            }
-        }
-    });
-    Ok(Session { client, warned, driver })
 }
 
 fn longest_gap(acknowledged: &[(i64, Instant)]) -> Duration {

@@ -2,6 +2,7 @@
 //! changes hosts.
 
 use super::conf::OarConf;
+use super::mariadb;
 use super::repair::OAR_USER;
 use crate::agents::user::SystemUser;
 use crate::causes::with_causes;
@@ -49,6 +50,10 @@ impl Finding {
 struct Facts {
     conf_file: PathBuf,
     conf: OarConf,
+    /// Defects of the package that matter for its engine.
+    defects: Vec<Finding>,
+    /// The `sql_mode` of its sessions, where the database is MariaDB and answers.
+    sql_mode: Option<String>,
     /// Permission bits of the configuration.
     mode: u32,
     /// Its owner.
@@ -79,6 +84,8 @@ pub async fn check(root: &Path, conf_file: &Path, service: &[IpAddr]) -> Vec<Fin
         started_by: started_at_boot(root),
         database: resolve(conf.get("DB_HOSTNAME")).await,
         server: resolve(conf.get("SERVER_HOSTNAME")).await,
+        defects: mariadb::defects(root, &conf),
+        sql_mode: mariadb::sql_mode(&conf).await,
         conf,
     };
     judge(&facts, service)
@@ -97,6 +104,8 @@ fn judge(facts: &Facts, service: &[IpAddr]) -> Vec<Finding> {
     judge_values(facts, &mut findings);
     judge_hosts(facts, service, &mut findings);
     judge_file(facts, &mut findings);
+    findings.extend(facts.defects.iter().cloned());
+    findings.extend(facts.sql_mode.as_deref().and_then(mariadb::judge_sql_mode));
     if let Some(starter) = &facts.started_by {
         findings.push(Finding::error(
             format!("{starter} starts the oar server at boot and at package upgrades, also beside a server elsewhere"),
@@ -214,6 +223,8 @@ mod tests {
         Facts {
             conf_file: "/etc/oar/oar.conf".into(),
             conf: OarConf::parse(conf),
+            defects: Vec::new(),
+            sql_mode: None,
             mode: 0o600,
             owner: 102,
             oar: Some(102),
@@ -241,7 +252,7 @@ mod tests {
             ("DETACH_JOB_FROM_SERVER=\"1\"", "", "DETACH_JOB_FROM_SERVER is not set"),
             ("PASSWD=\"a\"", "PASSWD=\"\"", "DB_BASE_PASSWD is empty"),
             ("PASSWD_RO=\"b\"", "PASSWD_RO=", "DB_BASE_PASSWD_RO is empty"),
-            ("\"Pg\"", "\"mysql\"", "DB_TYPE is \"mysql\" in the configuration of oar"),
+            ("\"Pg\"", "\"oracle\"", "DB_TYPE is \"oracle\" in the configuration of oar"),
             ("\"6666\"", "\"x\"", "SERVER_PORT is \"x\" in the configuration of oar"),
             (
                 "PASSWD=\"a\"",

@@ -4,6 +4,7 @@
 //! The pattern counts here, because the server and its modules are in Perl; where the shell would
 //! read something else, [`OarConf::shell_differs`] says so.
 
+use crate::sql::{Access, Engine};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -52,21 +53,6 @@ pub enum ConfError {
         /// What would do.
         hint: &'static str,
     },
-}
-
-/// What connects to OAR's database.
-#[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseAccess {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// Name of the database.
-    pub name: String,
-    /// Role.
-    pub user: String,
-    /// Its password.
-    pub password: String,
 }
 
 impl OarConf {
@@ -133,16 +119,27 @@ impl OarConf {
         self.get(key).or_else(|| self.get("SERVER_HOSTNAME")).map(str::trim)
     }
 
-    /// How to connect to the database; only PostgreSQL is known.
-    pub fn database(&self) -> Result<DatabaseAccess, ConfError> {
-        let kind = self.text("DB_TYPE", "Pg")?;
-        if !matches!(kind, "Pg" | "psql") {
-            let hint = "this profile knows PostgreSQL only";
-            return Err(ConfError::Value { key: "DB_TYPE", found: format!("\"{kind}\""), hint });
+    /// The engine of the database.
+    pub fn engine(&self) -> Result<Engine, ConfError> {
+        let hint = "Pg for PostgreSQL, mysql for MariaDB";
+        match self.text("DB_TYPE", hint)? {
+            "Pg" | "psql" => Ok(Engine::Postgresql),
+            "mysql" => Ok(Engine::Mariadb),
+            other => Err(ConfError::Value { key: "DB_TYPE", found: format!("\"{other}\""), hint }),
         }
-        Ok(DatabaseAccess {
+    }
+
+    /// How to connect to the database.
+    pub fn database(&self) -> Result<Access, ConfError> {
+        let engine = self.engine()?;
+        let custom = match engine {
+            Engine::Postgresql => 5432,
+            Engine::Mariadb => 3306,
+        };
+        Ok(Access {
+            engine,
             host: self.text("DB_HOSTNAME", "the name or address of the service")?.to_owned(),
-            port: self.port("DB_PORT", Some(5432))?,
+            port: self.port("DB_PORT", Some(custom))?,
             name: self.text("DB_BASE_NAME", "oar")?.to_owned(),
             user: self.text("DB_BASE_LOGIN", "oar")?.to_owned(),
             password: self.get("DB_BASE_PASSWD").unwrap_or_default().to_owned(),
@@ -274,9 +271,17 @@ mod tests {
     }
 
     #[test]
+    fn each_engine_has_its_port() {
+        let access = |text: &str| OarConf::parse(text).database().unwrap();
+        let maria = SHIPPED.replace("\"Pg\"", "\"mysql\"").replace("DB_PORT=\"5432\"\n", "");
+        assert_eq!((access(&maria).engine, access(&maria).port), (Engine::Mariadb, 3306));
+        assert_eq!((access(SHIPPED).engine, access(SHIPPED).port), (Engine::Postgresql, 5432));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
-        let error = OarConf::parse("DB_TYPE=\"mysql\"").database().err().unwrap();
-        let expected = "DB_TYPE is \"mysql\" in the configuration of oar; hint: this profile knows PostgreSQL only";
+        let error = OarConf::parse("DB_TYPE=\"oracle\"").database().err().unwrap();
+        let expected = "DB_TYPE is \"oracle\" in the configuration of oar; hint: Pg for PostgreSQL, mysql for MariaDB";
         assert_eq!(error.to_string(), expected);
         let error = OarConf::parse("SERVER_PORT=\"0\"").server_port().unwrap_err();
         let expected = "SERVER_PORT is \"0\" in the configuration of oar; hint: a TCP port, 1 to 65535";

@@ -1,20 +1,19 @@
-//! OAR's database, as its modules reach it: by the name and with the role of `oar.conf`.
+//! OAR's database, as its modules reach it: by the name and with the role of `oar.conf`, on either
+//! engine.
 
-use super::conf::DatabaseAccess;
 use super::decide::{Deletion, JobId, Stuck};
-use crate::agents::service::describe;
+use crate::sql::{Access, Answer, Connection, Engine, SqlError};
 use std::future::Future;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio::sync::Mutex;
 
 /// How long anything asked of the database may take.
 const DEADLINE: Duration = Duration::from_secs(3);
 /// More stuck jobs than any server had at work.
-const MAX_JOBS: i64 = 1000;
+const MAX_JOBS: u32 = 1000;
 /// More running jobs than are asked after.
-const MAX_RUNNING: i64 = 20_000;
+const MAX_RUNNING: u32 = 20_000;
 
 /// Why the database did not answer.
 #[derive(Debug, Error)]
@@ -25,12 +24,21 @@ pub(super) enum DatabaseError {
     /// It said nothing.
     #[error("oar's database did not answer within {} ms", DEADLINE.as_millis())]
     Silent,
+    /// It said something else than what was asked.
+    #[error("oar's database: {what} is {found}")]
+    Strange {
+        /// What was asked for.
+        what: &'static str,
+        /// What came.
+        found: String,
+    },
 }
 
 /// A connection.
 pub(super) struct Database {
-    client: Client,
-    connection: JoinHandle<()>,
+    connection: Mutex<Connection>,
+    /// The database's own clock, in seconds, as an expression.
+    now_s: &'static str,
 }
 
 /// A job that may be left for ever.
@@ -72,125 +80,139 @@ pub(super) enum Place {
 
 impl Database {
     /// Connects; within three seconds.
-    pub async fn open(access: &DatabaseAccess) -> Result<Database, DatabaseError> {
-        let mut config = Config::new();
-        config.host(&access.host).port(access.port).dbname(&access.name).user(&access.user);
-        config.password(&access.password).application_name("oarlock").connect_timeout(DEADLINE);
-        let (client, connection) = within(config.connect(NoTls)).await?;
-        let connection = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to oar's database");
-            }
-        });
-        Ok(Database { client, connection })
+    pub async fn open(access: &Access) -> Result<Database, DatabaseError> {
+        let target = access.target("oarlock", DEADLINE);
+        let connection = within(target.connect()).await?;
+        let now_s = match connection.engine() {
+            Engine::Postgresql => "CAST(extract(epoch FROM now()) AS bigint)",
+            Engine::Mariadb => "unix_timestamp()",
+        };
+        Ok(Database { connection: Mutex::new(connection), now_s })
+    }
+
+    async fn ask(&self, sql: &str) -> Result<Answer, DatabaseError> {
+        within(self.connection.lock().await.run(sql)).await
     }
 
     /// For how long no scheduler pass has begun, in seconds; `None` before the first ever.
     pub async fn pass_age_s(&self) -> Result<Option<i64>, DatabaseError> {
-        let query = "SELECT extract(epoch FROM now())::int8 - \
-            (SELECT max(start_time) FROM gantt_jobs_predictions WHERE moldable_job_id = 0)";
-        let row = within(self.client.query_one(query, &[])).await?;
-        row.try_get(0).map_err(|error| failed(&error))
+        let query = format!(
+            "SELECT {} - (SELECT max(start_time) FROM gantt_jobs_predictions WHERE moldable_job_id = 0)",
+            self.now_s
+        );
+        let answer = self.ask(&query).await?;
+        optional("the age of the last pass", answer.rows.first().and_then(|row| column(row, 0)))
     }
 
     /// Jobs in a state that only a server at work ends.
     pub async fn stuck_jobs(&self) -> Result<Vec<StuckJob>, DatabaseError> {
-        let query = "SELECT job.job_id::int8, job.state::text, job.exit_code::int4, secret.challenge::text, \
-                extract(epoch FROM now())::int8 - (SELECT max(log.date_start) FROM job_state_logs log \
+        let query = format!(
+            "SELECT job.job_id, job.state, job.exit_code, secret.challenge, \
+                {} - (SELECT max(log.date_start) FROM job_state_logs log \
                     WHERE log.job_id = job.job_id AND log.job_state = job.state AND log.date_stop = 0) \
             FROM jobs job LEFT JOIN challenges secret ON secret.job_id = job.job_id \
-            WHERE job.state IN ('Launching', 'Finishing') ORDER BY job.job_id LIMIT $1";
-        let rows = within(self.client.query(query, &[&MAX_JOBS])).await?;
-        let read = |row: &tokio_postgres::Row| {
-            let state: &str = row.try_get(1)?;
+            WHERE job.state IN ('Launching', 'Finishing') ORDER BY job.job_id LIMIT {MAX_JOBS}",
+            self.now_s
+        );
+        let read = |row: &Vec<Option<String>>| {
             Ok(StuckJob {
-                job: row.try_get(0)?,
-                stuck: if state == "Launching" { Stuck::Launching } else { Stuck::Finishing },
-                exit_code: row.try_get(2)?,
-                challenge: row.try_get(3)?,
-                for_s: row.try_get(4)?,
+                job: needed("the number of a job", column(row, 0))?,
+                stuck: if column(row, 1) == Some("Launching") { Stuck::Launching } else { Stuck::Finishing },
+                exit_code: optional("the exit code of a job", column(row, 2))?,
+                challenge: column(row, 3).map(str::to_owned),
+                for_s: optional("the age of a job's state", column(row, 4))?,
             })
         };
-        rows.iter().map(read).collect::<Result<_, _>>().map_err(|error| failed(&error))
+        self.ask(&query).await?.rows.iter().map(read).collect()
     }
 
     /// Jobs that run, or have ended without the server having heard of it.
     pub async fn running_jobs(&self) -> Result<Vec<JobId>, DatabaseError> {
-        let query = "SELECT job_id::int8 FROM jobs WHERE state = 'Running' ORDER BY job_id LIMIT $1";
-        let rows = within(self.client.query(query, &[&MAX_RUNNING])).await?;
-        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(|error| failed(&error))
+        let query = format!("SELECT job_id FROM jobs WHERE state = 'Running' ORDER BY job_id LIMIT {MAX_RUNNING}");
+        let rows = self.ask(&query).await?.rows;
+        rows.iter().map(|row| needed("the number of a job", column(row, 0))).collect()
     }
 
     /// What else is known of a job.
     pub async fn circumstances(&self, job: JobId) -> Result<Circumstances, DatabaseError> {
-        let query = "SELECT EXISTS (SELECT 1 FROM event_logs WHERE job_id = $1 AND to_check = 'YES'), \
-            EXISTS (SELECT 1 FROM jobs WHERE resubmit_job_id = $1), \
-            (SELECT max(frag_state)::text FROM frag_jobs WHERE frag_id_job = $1)";
-        let row = within(self.client.query_one(&typed(query), &[&job])).await?;
-        let read = || -> Result<Circumstances, tokio_postgres::Error> {
-            let deletion = match row.try_get::<_, Option<&str>>(2)? {
-                None => Deletion::None,
-                Some("LEON_EXTERMINATE") => Deletion::Exterminating,
-                Some(_) => Deletion::Asked,
-            };
-            Ok(Circumstances { event_pending: row.try_get(0)?, replaced: row.try_get(1)?, deletion })
+        let query = format!(
+            "SELECT (SELECT count(*) FROM event_logs WHERE job_id = {job} AND to_check = 'YES'), \
+                (SELECT count(*) FROM jobs WHERE resubmit_job_id = {job}), \
+                (SELECT max(frag_state) FROM frag_jobs WHERE frag_id_job = {job})"
+        );
+        let rows = self.ask(&query).await?.rows;
+        let row = rows.first().map(Vec::as_slice).unwrap_or_default();
+        let is_any = |at| needed::<i64>("a count", column(row, at)).map(|count| count > 0);
+        let deletion = match column(row, 2) {
+            None => Deletion::None,
+            Some("LEON_EXTERMINATE") => Deletion::Exterminating,
+            Some(_) => Deletion::Asked,
         };
-        read().map_err(|error| failed(&error))
+        Ok(Circumstances { event_pending: is_any(0)?, replaced: is_any(1)?, deletion })
     }
 
     /// Where the first process of a job runs: OAR takes the first of its nodes, by name.
     pub async fn place(&self, job: JobId) -> Result<Place, DatabaseError> {
-        let query = "SELECT type::text FROM job_types WHERE job_id = $1";
-        let types = within(self.client.query(&typed(query), &[&job])).await?;
-        let types: Vec<&str> = types.iter().filter_map(|row| row.try_get(0).ok()).collect();
+        let types = self.ask(&format!("SELECT type FROM job_types WHERE job_id = {job}")).await?.rows;
+        let types: Vec<&str> = types.iter().filter_map(|row| column(row, 0)).collect();
         let is = |name: &str| types.iter().any(|kind| kind.split('=').next().unwrap_or_default().trim() == name);
-        let query = "SELECT resource.network_address::text FROM resources resource \
+        let query = format!(
+            "SELECT resource.network_address FROM resources resource \
             JOIN assigned_resources assigned ON assigned.resource_id = resource.resource_id \
             JOIN moldable_job_descriptions shape ON shape.moldable_id = assigned.moldable_job_id \
-            WHERE shape.moldable_job_id = $1 AND assigned.assigned_resource_index = 'CURRENT' \
+            WHERE shape.moldable_job_id = {job} AND assigned.assigned_resource_index = 'CURRENT' \
                 AND shape.moldable_index = 'CURRENT' AND resource.type = 'default' \
                 AND resource.network_address <> '' \
-            ORDER BY resource.network_address LIMIT 1";
-        let node = within(self.client.query_opt(&typed(query), &[&job])).await?;
-        match node {
+            ORDER BY resource.network_address LIMIT 1"
+        );
+        let rows = self.ask(&query).await?.rows;
+        match rows.first().and_then(|row| column(row, 0)) {
             Some(_) if is("cosystem") => Ok(Place::Cosystem),
             None => Ok(Place::Cosystem),
             Some(_) if is("deploy") => Ok(Place::Deploy),
-            Some(row) => row.try_get(0).map(Place::Node).map_err(|error| failed(&error)),
+            Some(node) => Ok(Place::Node(node.to_owned())),
         }
     }
 
     /// Gives a job that was being launched back to the scheduler; false when it is in another state by now.
     pub async fn relaunch(&self, job: JobId) -> Result<bool, DatabaseError> {
-        let update = "UPDATE jobs SET state = 'toLaunch' WHERE job_id = $1::int8 AND state = 'Launching'";
-        Ok(within(self.client.execute(update, &[&job])).await? == 1)
+        let update = format!("UPDATE jobs SET state = 'toLaunch' WHERE job_id = {job} AND state = 'Launching'");
+        Ok(self.ask(&update).await?.count == 1)
     }
 
     /// Takes a job that was being finished back to running; false when it is in another state by now.
     pub async fn run_again(&self, job: JobId) -> Result<bool, DatabaseError> {
-        let update = "UPDATE jobs SET state = 'Running', stop_time = 0 WHERE job_id = $1::int8 AND state = 'Finishing'";
-        Ok(within(self.client.execute(update, &[&job])).await? == 1)
+        let update =
+            format!("UPDATE jobs SET state = 'Running', stop_time = 0 WHERE job_id = {job} AND state = 'Finishing'");
+        Ok(self.ask(&update).await?.count == 1)
+    }
+
+    /// The `sql_mode` that sessions of OAR have; `None` on an engine without one.
+    pub async fn sql_mode(&self) -> Result<Option<String>, DatabaseError> {
+        if self.connection.lock().await.engine() == Engine::Postgresql {
+            return Ok(None);
+        }
+        let rows = self.ask("SELECT @@session.sql_mode").await?.rows;
+        Ok(rows.first().and_then(|row| column(row, 0)).map(str::to_owned))
     }
 }
 
-impl Drop for Database {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
+fn column(row: &[Option<String>], at: usize) -> Option<&str> {
+    row.get(at)?.as_deref()
 }
 
-/// The tables disagree on the type of a job's number.
-fn typed(query: &str) -> String {
-    query.replace("$1", "$1::int8")
+fn optional<T: std::str::FromStr>(what: &'static str, found: Option<&str>) -> Result<Option<T>, DatabaseError> {
+    let parse = |text: &str| text.parse().map_err(|_| DatabaseError::Strange { what, found: format!("\"{text}\"") });
+    found.map(parse).transpose()
 }
 
-async fn within<T>(asked: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, DatabaseError> {
+fn needed<T: std::str::FromStr>(what: &'static str, found: Option<&str>) -> Result<T, DatabaseError> {
+    optional(what, found)?.ok_or_else(|| DatabaseError::Strange { what, found: "missing".to_owned() })
+}
+
+async fn within<T>(asked: impl Future<Output = Result<T, SqlError>>) -> Result<T, DatabaseError> {
     match tokio::time::timeout(DEADLINE, asked).await {
-        Ok(answer) => answer.map_err(|error| failed(&error)),
+        Ok(answer) => answer.map_err(|error| DatabaseError::Failed(error.in_words())),
         Err(_) => Err(DatabaseError::Silent),
     }
-}
-
-fn failed(error: &tokio_postgres::Error) -> DatabaseError {
-    DatabaseError::Failed(describe(error))
 }
