@@ -3,6 +3,11 @@
 # started here: that is the product's work.
 mkdir -p /run/lock /run/sshd /run/oar
 install -d -m 2775 -o postgres -g postgres /run/postgresql
+if id mysql >/dev/null 2>&1; then
+    # Where clients on this host look for the server; the product's has its socket in a directory of its own.
+    install -d -m 755 -o mysql -g mysql /run/mysqld
+    ln -s /run/oarlock/oar-db/mariadb.sock /run/mysqld/mysqld.sock
+fi
 /usr/sbin/sshd
 if [ -e /etc/lab/kind.node ]; then
     # What the package's own script starts: OAR's ssh server on port 6667.

@@ -132,6 +132,42 @@ pub fn settings() -> Result<String> {
 pub fn ensure_tools() -> Result<()> {
     let tools = [("debootstrap", "debootstrap"), ("ip", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux")];
     let missing: Vec<&str> = tools.iter().filter(|(p, _)| !on_path(p)).map(|(_, package)| *package).collect();
+    install(&missing)
+}
+
+/// Asked by packages before they start a service; with this answer they do not.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Installs the database servers that tests run in directories of their own, where they are missing. No
+/// service of theirs is started.
+pub fn ensure_databases() -> Result<()> {
+    let postgresql = std::fs::read_dir("/usr/lib/postgresql")
+        .is_ok_and(|versions| versions.flatten().any(|version| version.path().join("bin/postgres").exists()));
+    let wanted = [
+        ("postgresql", postgresql),
+        ("mariadb-server", on_path("mariadbd")),
+        ("mariadb-backup", on_path("mariadb-backup")),
+    ];
+    let missing: Vec<&str> = wanted.iter().filter(|(_, there)| !there).map(|(package, _)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // Another's answer, if there is one, stays as it is.
+    let ours = !Path::new(POLICY).exists();
+    if ours {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(POLICY, "#!/bin/sh\nexit 101\n")
+            .and_then(|()| std::fs::set_permissions(POLICY, std::fs::Permissions::from_mode(0o755)))
+            .with_context(|| format!("cannot write {POLICY}"))?;
+    }
+    let installed = install(&missing);
+    if ours {
+        std::fs::remove_file(POLICY).with_context(|| format!("cannot remove {POLICY}"))?;
+    }
+    installed
+}
+
+fn install(missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -139,7 +175,7 @@ pub fn ensure_tools() -> Result<()> {
     let install = || {
         let mut apt = Command::new("apt-get");
         apt.env("DEBIAN_FRONTEND", "noninteractive");
-        apt.args(["install", "-y", "--no-install-recommends"]).args(&missing);
+        apt.args(["install", "-y", "--no-install-recommends"]).args(missing);
         apt
     };
     if output(&mut install(), None, APT)?.status.success() {

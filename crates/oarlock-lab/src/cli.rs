@@ -181,9 +181,9 @@ fn names(hosts: &[String]) -> Vec<&str> {
 }
 
 fn bring_up(lab: &Lab, up: &Up) -> Result<ExitCode> {
-    let missing = match (up.layout, up.db) {
-        (Layout::Four, _) if !up.bare => "the layout four with a cluster",
-        (_, Engine::Mariadb) => "MariaDB",
+    let missing = match (up.layout, up.db, up.suite) {
+        (Layout::Four, ..) if !up.bare => "the layout four with a cluster",
+        (_, Engine::Mariadb, Suite::Trixie) => "MariaDB on trixie",
         _ => "",
     };
     if !missing.is_empty() {

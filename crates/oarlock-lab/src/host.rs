@@ -28,6 +28,8 @@ const KILL: Duration = Duration::from_secs(10);
 pub(crate) struct Machine<'a> {
     pub paths: &'a Paths,
     pub root: &'a Path,
+    /// Layers of packages over it, the uppermost first.
+    pub packages: &'a [PathBuf],
     pub hierarchies: &'a [Hierarchy],
     pub wires: Process,
 }
@@ -71,7 +73,10 @@ fn start(machine: &Machine<'_>, spec: &Spec, dir: &Path) -> Result<Child> {
     unshare.extend(NAMESPACES);
     unshare.extend(["sh", "-c", START, "start-host", spec.name]);
     let names: Vec<&str> = machine.hierarchies.iter().map(|h| h.name.as_str()).collect();
-    let lower = format!("{}:{}", machine.paths.layer().display(), machine.root.display());
+    let layer = machine.paths.layer();
+    let lowers = [layer.as_path()].into_iter().chain(machine.packages.iter().map(PathBuf::as_path));
+    let lowers: Vec<String> = lowers.chain([machine.root]).map(|path| path.display().to_string()).collect();
+    let lower = lowers.join(":");
     let mut command = cgroup::join(machine.hierarchies, &machine.paths.lab_id(), spec.name);
     command
         .args(unshare)

@@ -12,11 +12,12 @@ use serde::Serialize;
 
 use crate::cgroup::{self, Hierarchy};
 use crate::host::{self, Host, Machine};
-use crate::layout::{Kind, SERVICE_ADDRESS, SERVICE_NAME, SERVICE_PORT, Spec};
+use crate::layout::{Kind, SERVICE_ADDRESS, SERVICE_NAME, Spec};
 use crate::net::{self, Block, Cut};
 use crate::paths::Paths;
 use crate::process::Process;
-use crate::state::{Shape, State, lock};
+use crate::state::{Engine, Shape, State, lock};
+use crate::suite::Suite;
 use crate::{apt, deadline, layer, root};
 
 /// How long a command waits for another one that changes the lab.
@@ -112,6 +113,10 @@ impl Lab {
     fn prepare(&self, shape: Shape) -> Result<State> {
         apt::ensure_tools()?;
         let root = root::ensure(&self.paths, shape.suite)?;
+        let packages = match shape.db {
+            Engine::Postgresql => Vec::new(),
+            Engine::Mariadb => vec![root::widen(&self.paths, shape.suite, "mariadb", &Suite::mariadb_packages())?],
+        };
         for dir in [self.paths.layer(), self.paths.bin()] {
             fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         }
@@ -120,6 +125,7 @@ impl Lab {
         let state = State {
             shape,
             root,
+            packages,
             wires: net::start(&self.hierarchies, &self.paths.lab_id())?,
             hosts: BTreeMap::new(),
             realtime_us: BTreeMap::new(),
@@ -288,7 +294,8 @@ impl Lab {
     /// What there is.
     pub fn status(&self) -> Result<Status> {
         let state = State::load(&self.paths)?.filter(|state| state.wires.alive());
-        let service = Service { name: SERVICE_NAME, address: SERVICE_ADDRESS, port: SERVICE_PORT };
+        let engine = state.as_ref().map(|state| state.shape.db).unwrap_or_default();
+        let service = Service { name: SERVICE_NAME, address: SERVICE_ADDRESS, port: engine.port() };
         let Some(state) = state else {
             return Ok(Status { up: false, shape: None, service, hosts: Vec::new(), blocks: BTreeSet::new() });
         };
@@ -314,7 +321,13 @@ impl Lab {
     }
 
     fn machine<'a>(&'a self, state: &'a State) -> Machine<'a> {
-        Machine { paths: &self.paths, root: &state.root, hierarchies: &self.hierarchies, wires: state.wires }
+        Machine {
+            paths: &self.paths,
+            root: &state.root,
+            packages: &state.packages,
+            hierarchies: &self.hierarchies,
+            wires: state.wires,
+        }
     }
 
     /// The console log of a host, for a message about a failure.

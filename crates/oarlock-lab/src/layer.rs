@@ -8,8 +8,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::cgroup::Hierarchy;
-use crate::layout::{NETWORK, SERVICE_NAME, SERVICE_PORT};
-use crate::state::Shape;
+use crate::layout::{NETWORK, SERVICE_NAME};
+use crate::state::{Engine, Shape};
 use crate::suite::Suite;
 
 const BOOT: &str = include_str!("../assets/lab-boot.sh");
@@ -30,7 +30,10 @@ pub fn write(layer: &Path, root: &Path, shape: Shape, hierarchies: &[Hierarchy])
     for program in ["oarlock", "oarlock-lab"] {
         symlink(format!("/opt/oarlock/{program}"), layer.join("usr/sbin").join(program))?;
     }
-    postgresql(layer, root, shape.suite.postgresql())?;
+    match shape.db {
+        Engine::Postgresql => postgresql(layer, root, shape.suite.postgresql())?,
+        Engine::Mariadb => mariadb(layer, root)?,
+    }
     oar_conf(layer, root, shape, hierarchies)
 }
 
@@ -42,12 +45,13 @@ fn postgresql(layer: &Path, root: &Path, version: &str) -> Result<()> {
     for dir in [&data, &etc] {
         fs::create_dir_all(dir)?;
     }
+    let port = Engine::Postgresql.port();
     let conf = format!(
         "data_directory = '/var/lib/postgresql/{version}/main'\n\
          hba_file = '/etc/postgresql/{version}/main/pg_hba.conf'\n\
          ident_file = '/etc/postgresql/{version}/main/pg_ident.conf'\n\
          external_pid_file = '/var/run/postgresql/{version}-main.pid'\n\
-         port = {SERVICE_PORT}\nunix_socket_directories = '/var/run/postgresql'\n"
+         port = {port}\nunix_socket_directories = '/var/run/postgresql'\n"
     );
     let hba = format!(
         "local all postgres peer\nlocal all all peer\nhost all all {NETWORK} scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n"
@@ -63,13 +67,43 @@ fn postgresql(layer: &Path, root: &Path, version: &str) -> Result<()> {
     Ok(())
 }
 
+/// The administrator's own MariaDB file, and what he mends of OAR's package before he makes its tables:
+/// `oarlock check` tells him the same two things, and the mode.
+fn mariadb(layer: &Path, root: &Path) -> Result<()> {
+    let etc = layer.join("etc/mysql/mariadb.conf.d");
+    let database = "usr/lib/oar/database";
+    for dir in [&etc, &layer.join(database)] {
+        fs::create_dir_all(dir)?;
+    }
+    let conf = "[mariadbd]\n\
+        # OAR 2.5 writes dates that other modes refuse.\n\
+        sql_mode = NO_ENGINE_SUBSTITUTION\n\
+        innodb_buffer_pool_size = 64M\ninnodb_log_file_size = 32M\n";
+    text(&etc.join("60-lab.cnf"), conf, 0o644)?;
+    let mended = |file: &str, mend: fn(&str) -> String| {
+        let source = root.join(database).join(file);
+        let shipped = fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
+        text(&layer.join(database).join(file), &mend(&shipped), 0o644)
+    };
+    // A reserved word as the name of a column.
+    mended("mysql_structure.sql", |shipped| shipped.replace("\nforce ", "\n`force` "))?;
+    // Two backslashes before a quotation mark end the quotation there; three do not.
+    mended("mysql_default_admission_rules.sql", |shipped| {
+        shipped.replace("\\\\\\'", "\0").replace("\\\\'", "\\\\\\'").replace('\0', "\\\\\\'")
+    })
+}
+
 /// OAR's configuration: the package's own, with the database and server behind the service name.
 fn oar_conf(layer: &Path, root: &Path, shape: Shape, hierarchies: &[Hierarchy]) -> Result<()> {
     let source = root.join("etc/oar/oar.conf");
     let shipped = fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
-    let port = SERVICE_PORT.to_string();
+    let port = shape.db.port().to_string();
+    let kind = match shape.db {
+        Engine::Postgresql => "Pg",
+        Engine::Mariadb => "mysql",
+    };
     let mut settings = vec![
-        ("DB_TYPE", Some("Pg")),
+        ("DB_TYPE", Some(kind)),
         ("DB_HOSTNAME", Some(SERVICE_NAME)),
         ("DB_PORT", Some(port.as_str())),
         ("DB_BASE_PASSWD", Some(OAR_PASSWORD)),

@@ -16,8 +16,6 @@ pub const NETWORK: &str = "10.77.0.0/16";
 pub const SERVICE_NAME: &str = "oar";
 /// The address that moves between the servers.
 pub const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 100);
-/// The port of the database behind the service address.
-pub const SERVICE_PORT: u16 = 5432;
 
 /// How many servers share the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]

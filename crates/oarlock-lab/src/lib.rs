@@ -41,3 +41,4 @@ pub use deadline::Outcome;
 pub use host::{Host, Running};
 pub use lab::Lab;
 pub use net::{Cut, Direction};
+pub use state::Engine;

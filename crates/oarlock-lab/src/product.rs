@@ -9,9 +9,11 @@ pub use crate::cluster::{ClusterStatus, GROUP};
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::layout::{Kind, Layout, PREFIX_LENGTH, SERVICE_ADDRESS, Spec};
+use crate::state::Engine;
 use anyhow::{Context, Result, bail, ensure};
 
 const DATABASE: &str = include_str!("../assets/database.sh");
+const DATABASE_MARIADB: &str = include_str!("../assets/database-mariadb.sh");
 /// For a command that only asks.
 const QUICK: Duration = Duration::from_secs(5);
 /// For a command that starts, clones or creates something.
@@ -81,7 +83,10 @@ fn init_arguments(state: &crate::state::State) -> Vec<String> {
         }
     }
     push("--address", format!("{SERVICE_ADDRESS}/{PREFIX_LENGTH}"));
-    push("--postgresql", shape.suite.postgresql().to_owned());
+    match shape.db {
+        Engine::Postgresql => push("--postgresql", shape.suite.postgresql().to_owned()),
+        Engine::Mariadb => push("--mariadb", shape.suite.mariadb().to_owned()),
+    }
     push("--profile", "oar".to_owned());
     arguments
 }
@@ -93,13 +98,17 @@ pub fn start_agent(host: &Host) -> Result<()> {
 
 /// Creates what the lab's clients expect in the database as soon as the owner's accepts writes.
 fn fill_database(lab: &Lab) -> Result<()> {
+    let script = match lab.state()?.shape.db {
+        Engine::Postgresql => DATABASE,
+        Engine::Mariadb => DATABASE_MARIADB,
+    };
     let end = Instant::now() + SLOW;
     let mut last = anyhow::anyhow!("no owner yet");
     while Instant::now() < end {
         let filled = (|| {
             let status = status(lab)?;
             let owner = lab.host(status.owner().context("no owner yet")?)?;
-            owner.run(&["sh", "-c", DATABASE, "database"], SLOW)?;
+            owner.run(&["sh", "-c", script, "database"], SLOW)?;
             let nodes = owner.run(&["oarnodes", "-l"], SLOW)?;
             if !nodes.contains("node1") {
                 owner.run(&["oarnodesetting", "-a", "-h", "node1", "-p", "cpuset=0"], SLOW)?;

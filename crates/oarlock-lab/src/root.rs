@@ -17,6 +17,7 @@ use crate::paths::{Paths, fnv1a, write_atomically};
 use crate::state::lock;
 use crate::suite::Suite;
 
+const WIDEN: &str = include_str!("../assets/widen-root.sh");
 const CONFIGURE: &str = include_str!("../assets/configure-root.sh");
 /// How long one step of the build may take on a slow network.
 const STEP: Duration = Duration::from_secs(1800);
@@ -48,6 +49,40 @@ pub fn ensure(paths: &Paths, suite: Suite) -> Result<PathBuf> {
     write_atomically(&stamp, &recipe)?;
     eprintln!("{suite} root ready after {} s", started.elapsed().as_secs());
     Ok(root)
+}
+
+/// A layer over the root of `suite` with more packages, built first when there is none, its recipe has
+/// changed, or the root is another one. The root itself stays as it is.
+pub fn widen(paths: &Paths, suite: Suite, name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let dir = paths.roots.join(suite.to_string());
+    let (layer, stamp) = (dir.join(name), dir.join(format!("{name}.stamp")));
+    let below = fs::read_to_string(dir.join("stamp")).context("the root has no stamp")?;
+    let recipe = format!("{:016x}\n", fnv1a(format!("{below}{WIDEN}{packages:?}").as_bytes()));
+    let current = || fs::read_to_string(&stamp).is_ok_and(|text| text == recipe) && layer.is_dir();
+    if current() {
+        return Ok(layer);
+    }
+    let _lock = lock(&dir.join("lock"), STEP)?;
+    if current() {
+        return Ok(layer);
+    }
+    let (temporary, work, merged) = (dir.join(format!("{name}.tmp")), dir.join("work"), dir.join("merged"));
+    for path in [&temporary, &work, &merged] {
+        remove(path)?;
+        fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
+    }
+    let mut install = Command::new("unshare");
+    install.args(["--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc"]);
+    install.args(["sh", "-c", WIDEN, "widen-root"]);
+    install.arg(dir.join("root")).args([&temporary, &work, &merged]).args(packages);
+    step(&format!("more packages of the lab hosts ({name})"), &mut install)?;
+    remove(&stamp)?;
+    for path in [&layer, &work, &merged] {
+        remove(path)?;
+    }
+    fs::rename(&temporary, &layer).context("cannot put the new layer in place")?;
+    write_atomically(&stamp, &recipe)?;
+    Ok(layer)
 }
 
 fn build(suite: Suite, root: &Path) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::deadline::check;
 use crate::lab::Lab;
 use crate::layout::{SERVICE_ADDRESS, Spec};
 use crate::net::{Cut, Direction};
-use crate::state::Shape;
+use crate::state::{Engine, Shape};
 
 const OAR: &str = include_str!("../assets/selfcheck-oar.sh");
 /// For commands that answer at once.
@@ -22,6 +22,7 @@ const SLOW: Duration = Duration::from_secs(90);
 
 /// Runs every check in a lab of its own and prints one line per check.
 pub fn run(lab: &Lab, shape: Shape) -> Result<()> {
+    ensure!(shape.db == Engine::Postgresql, "the self-check knows PostgreSQL only");
     if lab.status()?.up {
         bail!("the self-check needs a lab of its own\nhint: cargo xtask lab down");
     }

@@ -27,6 +27,35 @@ pub enum Engine {
     Mariadb,
 }
 
+impl Engine {
+    /// The TCP port of the database behind the service address.
+    #[must_use]
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Postgresql => 5432,
+            Self::Mariadb => 3306,
+        }
+    }
+
+    /// As on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Postgresql => "postgresql",
+            Self::Mariadb => "mariadb",
+        }
+    }
+
+    /// As people call it.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Postgresql => "PostgreSQL",
+            Self::Mariadb => "MariaDB",
+        }
+    }
+}
+
 /// The timing preset the cluster in the lab is created with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -67,6 +96,9 @@ pub struct State {
     pub shape: Shape,
     /// The Debian root below every host.
     pub root: PathBuf,
+    /// Layers of packages over it, the uppermost first.
+    #[serde(default)]
+    pub packages: Vec<PathBuf>,
     /// The process that holds the bridges' network namespace.
     pub wires: Process,
     /// Pid 1 of every host that is powered on.

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Suite {
-    /// Debian 12: PostgreSQL 15, OAR 2.5.9.
+    /// Debian 12: PostgreSQL 15, MariaDB 10.11, OAR 2.5.9.
     #[default]
     Bookworm,
-    /// Debian 13: PostgreSQL 17, OAR 2.6.1.
+    /// Debian 13: PostgreSQL 17, MariaDB 11.8, OAR 2.6.1.
     Trixie,
 }
 
@@ -24,6 +24,21 @@ impl Suite {
             Self::Bookworm => "15",
             Self::Trixie => "17",
         }
+    }
+
+    /// The version of the suite's MariaDB, up to the second number.
+    #[must_use]
+    pub fn mariadb(self) -> &'static str {
+        match self {
+            Self::Bookworm => "10.11",
+            Self::Trixie => "11.8",
+        }
+    }
+
+    /// What a lab host has in addition where its database is MariaDB.
+    #[must_use]
+    pub fn mariadb_packages() -> [&'static str; 4] {
+        ["mariadb-server", "mariadb-backup", "oar-server-mysql", "oar-user-mysql"]
     }
 
     /// The packages of a lab host beside the minimal base system.

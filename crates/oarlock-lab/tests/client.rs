@@ -3,6 +3,7 @@
 
 mod postgres;
 
+use oarlock_lab::Engine;
 use oarlock_lab::client::{Session, Target, create_table, fetch_rows};
 use oarlock_lab::history::{Attempt, History, IdleEvent, Outcome, Rows, Stamp, check, outage_around};
 use postgres::Postgres;
@@ -61,7 +62,8 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 fn target(postgres: &Postgres) -> Target {
     Target {
         host: postgres.dir().display().to_string(),
-        port: postgres.port(),
+        engine: Engine::Postgresql,
+        port: Some(postgres.port()),
         dbname: "postgres".into(),
         user: "postgres".into(),
         password: String::new(),
@@ -79,7 +81,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 fn admin(postgres: &Postgres, sql: &str) {
     let target = target(postgres);
     block_on(async {
-        let session = Session::open(&target).await.unwrap();
+        let mut session = Session::open(&target).await.unwrap();
         session.run(sql).await.unwrap();
     });
 }
@@ -217,7 +219,8 @@ fn a_server_that_accepts_and_says_nothing_is_refused_at_the_deadline() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let target = Target {
         host: "127.0.0.1".into(),
-        port: listener.local_addr().unwrap().port(),
+        engine: Engine::Postgresql,
+        port: Some(listener.local_addr().unwrap().port()),
         dbname: "bench".into(),
         user: "bench".into(),
         password: "bench".into(),

@@ -179,9 +179,9 @@ impl Connection {
             }
             Inner::Mariadb(connection) => {
                 let mut result = connection.query_iter(sql).await?;
-                let rows: Vec<mysql_async::Row> = result.collect().await?;
                 let changed = result.affected_rows();
-                drop(result);
+                let rows: Vec<mysql_async::Row> = result.collect().await?;
+                result.drop_result().await?;
                 let rows: Vec<Vec<Option<String>>> =
                     rows.into_iter().map(|row| row.unwrap().into_iter().map(text).collect()).collect();
                 let count = if rows.is_empty() { changed } else { u64::try_from(rows.len()).unwrap_or(u64::MAX) };

@@ -7,7 +7,7 @@ use crate::matrix::rows_oar::submit_through_takeover;
 use crate::matrix::trial::Trial;
 use crate::matrix::{Row, row};
 use crate::results::{CaseKey, Results};
-use crate::state::Timing;
+use crate::state::{Engine, Timing};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
@@ -34,6 +34,7 @@ pub enum Kind {
     /// The owner's power
     Poweroff,
     /// The owner's database, by kill -9
+    #[value(alias = "kill-database")]
     KillPostgres,
     /// Nothing: a planned move
     Move,
@@ -102,7 +103,11 @@ pub fn main(args: &Args) -> Result<bool> {
     let paths = bed.lab.paths();
     let build = machine::build(paths)?;
     let dir = paths.workspace.join(&args.results);
-    let mut results = Results::open(&dir.join(format!("failover-{timing}.json")), &format!("Failover, {timing}"))?;
+    let (name, title) = match bed.shape.db {
+        Engine::Postgresql => (format!("failover-{timing}"), format!("Failover, {timing}")),
+        Engine::Mariadb => (format!("failover-mariadb-{timing}"), format!("Failover, MariaDB, {timing}")),
+    };
+    let mut results = Results::open(&dir.join(format!("{name}.json")), &title)?;
     results.set_machine(machine::facts(&paths.run)?);
     let mut all_passed = true;
     for kind in KINDS.into_iter().filter(|k| args.only.is_empty() || args.only.contains(k)) {
@@ -117,7 +122,7 @@ pub fn main(args: &Args) -> Result<bool> {
             all_passed &= run.passed;
             results.append(&key, run)?;
         }
-        keep_median(&dir.join(format!("failover-{timing}-{}.svg", kind.name())), pictures)?;
+        keep_median(&dir.join(format!("{name}-{}.svg", kind.name())), pictures)?;
     }
     results.write_markdown()?;
     print!("{}", results.markdown());

@@ -6,6 +6,8 @@
 
 mod idle;
 mod log;
+mod mariadb;
+mod postgresql;
 mod reader;
 mod rows;
 mod session;

@@ -3,11 +3,10 @@
 use super::log::Log;
 use super::session::{Session, Target};
 use crate::history::{Line, Read, Stamp};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tokio_postgres::SimpleQueryMessage;
 
 /// Time between two reads, which go through all rows of the run.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -22,11 +21,11 @@ pub async fn read(reader: u32, run: String, target: Target, log: Log, mut stop: 
         if session.as_ref().is_none_or(Session::is_closed) {
             session = Session::open(&target).await.ok();
         }
-        if let Some(open) = &session {
+        if let Some(open) = &mut session {
             let begun = Stamp::now();
             match open.run(&sql).await {
                 Ok(answer) => {
-                    let newest = newest(&answer.messages)?;
+                    let newest = newest(&answer.rows)?;
                     log.write(&Line::Read(Read { reader, begun, done: Stamp::now(), newest }))?;
                 }
                 Err(_) => session = None,
@@ -40,14 +39,10 @@ pub async fn read(reader: u32, run: String, target: Target, log: Log, mut stop: 
     Ok(())
 }
 
-fn newest(messages: &[SimpleQueryMessage]) -> Result<Vec<(u32, i64)>> {
-    let rows = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let pair = |row: &tokio_postgres::SimpleQueryRow| {
-        let (writer, id) = row.get(0).zip(row.get(1)).context("a row of bench.rows without writer or id")?;
-        anyhow::Ok((writer.parse().context("a writer's number")?, id.parse().context("a row's id")?))
+fn newest(rows: &[Vec<Option<String>>]) -> Result<Vec<(u32, i64)>> {
+    let pair = |row: &Vec<Option<String>>| {
+        let [Some(writer), Some(id)] = &row[..] else { bail!("a row of bench.rows without writer or id") };
+        Ok((writer.parse().context("a writer's number")?, id.parse().context("a row's id")?))
     };
-    rows.map(pair).collect()
+    rows.iter().map(pair).collect()
 }

@@ -5,7 +5,6 @@ use crate::history::Rows;
 use anyhow::{Context, Result, anyhow, bail};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use tokio_postgres::SimpleQueryMessage;
 
 /// The table has no unique index on purpose: a row written twice must be able to show.
 const CREATE: &str = "CREATE SCHEMA IF NOT EXISTS bench; \
@@ -39,28 +38,26 @@ pub async fn create_table(target: &Target, within: Duration) -> Result<()> {
 }
 
 async fn try_create(target: &Target) -> Result<()> {
-    let session = Session::open(target).await?;
+    let mut session = Session::open(target).await?;
     let created = session.run(CREATE).await;
     created.map(drop).map_err(|failure| anyhow!(failure.reason))
 }
 
 /// Reads how often each id of a run stands in the table, within the statement deadline.
 pub async fn fetch_rows(target: &Target, run: &str) -> Result<Rows> {
-    let session = Session::open(target).await?;
+    let mut session = Session::open(target).await?;
     let run = run.replace('\'', "''");
     let sql = format!("SELECT id, count(*) FROM bench.rows WHERE run = '{run}' GROUP BY id");
     let answer = session.run(&sql).await;
     let answer = answer.map_err(|failure| anyhow!(failure.reason).context("read bench.rows"))?;
     let mut rows = Rows::new();
-    for message in answer.messages {
-        if let SimpleQueryMessage::Row(row) = message {
-            let (Some(id), Some(count)) = (row.get(0), row.get(1)) else {
-                bail!("bench.rows holds a row without an id");
-            };
-            let id = id.parse().with_context(|| format!("row id {id:?}"))?;
-            let count = count.parse().with_context(|| format!("count {count:?}"))?;
-            rows.insert(id, count);
-        }
+    for row in answer.rows {
+        let [Some(id), Some(count)] = &row[..] else {
+            bail!("bench.rows holds a row without an id");
+        };
+        let id = id.parse().with_context(|| format!("row id {id:?}"))?;
+        let count = count.parse().with_context(|| format!("count {count:?}"))?;
+        rows.insert(id, count);
     }
     Ok(rows)
 }

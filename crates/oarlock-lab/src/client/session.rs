@@ -1,28 +1,25 @@
-//! One connection to PostgreSQL, and what its answers are worth.
+//! One connection to the database, and what its answers are worth, whatever its engine.
 
+use super::mariadb::Mariadb;
+use super::postgresql::Postgresql;
 use crate::history::Outcome;
-use anyhow::{Context, Result, anyhow};
-use std::future::poll_fn;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::ready;
+use crate::state::Engine;
+use anyhow::{Result, anyhow};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::error::{DbError, Severity};
-use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, SimpleQueryMessage};
 
 /// Where and as whom to connect, and how long to wait.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Target {
-    /// Host name or address, or the directory of a Unix socket.
+    /// The database's engine.
+    #[arg(long, value_enum, default_value = "postgresql")]
+    pub engine: Engine,
+    /// Host name or address; of PostgreSQL also the directory of a Unix socket.
     #[arg(long, default_value = "oar")]
     pub host: String,
-    /// Port of the service.
-    #[arg(long, default_value_t = 5432)]
-    pub port: u16,
+    /// Port of the service; the engine's own if absent.
+    #[arg(long)]
+    pub port: Option<u16>,
     /// Database.
     #[arg(long, default_value = "bench")]
     pub dbname: String,
@@ -41,13 +38,20 @@ pub struct Target {
     pub statement_timeout_ms: u64,
 }
 
+impl Target {
+    /// Port of the service.
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or_else(|| self.engine.port())
+    }
+}
+
 /// What came of a statement.
 #[derive(Debug)]
 pub struct Answer {
     /// How many rows it changed or returned, as the server counts them.
-    pub rows: u64,
-    /// What it returned.
-    pub messages: Vec<SimpleQueryMessage>,
+    pub count: u64,
+    /// What it returned, as text; None is NULL.
+    pub rows: Vec<Vec<Option<String>>>,
     /// A warning that the server sent along with its success.
     pub warning: Option<String>,
 }
@@ -63,155 +67,62 @@ pub struct Failure {
 
 /// An open connection. Dropping it closes it at once, whatever is under way on it.
 pub struct Session {
-    client: Client,
+    inner: Inner,
     statement_timeout: Duration,
-    warning: Arc<Mutex<Option<String>>>,
-    driver: JoinHandle<String>,
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
+enum Inner {
+    Postgresql(Postgresql),
+    Mariadb(Box<Mariadb>),
 }
 
 impl Session {
     /// Connects and logs in, all within the target's connect deadline.
     pub async fn open(target: &Target) -> Result<Session> {
         let deadline = Duration::from_millis(target.connect_timeout_ms);
-        match timeout(deadline, Session::connect(target)).await {
-            Ok(session) => session,
+        let connect = async {
+            Ok(match target.engine {
+                Engine::Postgresql => Inner::Postgresql(Postgresql::connect(target).await?),
+                Engine::Mariadb => Inner::Mariadb(Box::new(Mariadb::connect(target).await?)),
+            })
+        };
+        match timeout(deadline, connect).await {
+            Ok(inner) => {
+                let statement_timeout = Duration::from_millis(target.statement_timeout_ms);
+                inner.map(|inner| Session { inner, statement_timeout })
+            }
             Err(_) => Err(anyhow!("no connection in {} ms", target.connect_timeout_ms)),
         }
     }
 
-    async fn connect(target: &Target) -> Result<Session> {
-        if Path::new(&target.host).is_absolute() {
-            let path = format!("{}/.s.PGSQL.{}", target.host, target.port);
-            let stream = UnixStream::connect(&path).await;
-            return Session::log_in(target, stream.with_context(|| path)?).await;
-        }
-        let stream = TcpStream::connect((target.host.as_str(), target.port)).await;
-        let stream = stream.with_context(|| format!("{}:{}", target.host, target.port))?;
-        stream.set_nodelay(true).context("set TCP_NODELAY")?;
-        Session::log_in(target, stream).await
-    }
-
-    async fn log_in<S>(target: &Target, stream: S) -> Result<Session>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let mut config = tokio_postgres::Config::new();
-        config.user(&target.user).password(&target.password).dbname(&target.dbname).application_name("oarlock-lab");
-        let (client, connection) = config.connect_raw(stream, NoTls).await.context("log in")?;
-        let warning = Arc::new(Mutex::new(None));
-        Ok(Session {
-            client,
-            statement_timeout: Duration::from_millis(target.statement_timeout_ms),
-            driver: tokio::spawn(drive(connection, warning.clone())),
-            warning,
-        })
-    }
-
     /// Whether the connection is known to be gone.
     pub fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        match &self.inner {
+            Inner::Postgresql(session) => session.is_closed(),
+            Inner::Mariadb(session) => session.is_closed(),
+        }
     }
 
     /// Waits until the connection is gone, and says why.
     pub async fn lost(&mut self) -> String {
-        match (&mut self.driver).await {
-            Ok(reason) => reason,
-            Err(error) => error.to_string(),
+        match &mut self.inner {
+            Inner::Postgresql(session) => session.lost().await,
+            Inner::Mariadb(session) => session.lost().await,
         }
     }
 
-    /// Runs one statement within the statement deadline.
-    ///
-    /// The simple protocol is used because there the server reports success only after the
-    /// commit, and one round trip is all there is. After a failure with an unknown outcome the
+    /// Runs one statement within the statement deadline. After a failure with an unknown outcome the
     /// session is of no more use and must be dropped.
-    pub async fn run(&self, sql: &str) -> Result<Answer, Failure> {
-        self.take_warning();
-        let result = timeout(self.statement_timeout, self.client.simple_query(sql)).await;
-        let warning = self.take_warning();
-        match result {
-            Ok(Ok(messages)) => Ok(Answer { rows: completed_rows(&messages), messages, warning }),
-            Ok(Err(error)) => Err(failure(&error, warning)),
-            Err(_) => Err(Failure {
-                outcome: Outcome::Unknown,
-                reason: format!("no answer in {} ms", self.statement_timeout.as_millis()),
-            }),
-        }
-    }
-
-    fn take_warning(&self) -> Option<String> {
-        let mut warning = self.warning.lock().unwrap_or_else(PoisonError::into_inner);
-        warning.take()
-    }
-}
-
-/// Moves the connection's bytes and keeps the last warning. Returns why it ended.
-///
-/// Messages are handed on in the order of the wire: a warning sent before a statement's end is
-/// kept before the statement's result can be seen.
-async fn drive<S>(
-    mut connection: Connection<S, tokio_postgres::tls::NoTlsStream>,
-    warning: Arc<Mutex<Option<String>>>,
-) -> String
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let ended = poll_fn(|cx| {
-        loop {
-            match ready!(connection.poll_message(cx)) {
-                Some(Ok(AsyncMessage::Notice(notice))) if is_warning(&notice) => {
-                    let mut kept = warning.lock().unwrap_or_else(PoisonError::into_inner);
-                    *kept = Some(notice.message().to_owned());
-                }
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return std::task::Poll::Ready(describe(&error)),
-                None => return std::task::Poll::Ready("closed".to_owned()),
+    pub async fn run(&mut self, sql: &str) -> Result<Answer, Failure> {
+        let after = self.statement_timeout;
+        let answer = async {
+            match &mut self.inner {
+                Inner::Postgresql(session) => session.run(sql).await,
+                Inner::Mariadb(session) => session.run(sql).await,
             }
-        }
-    });
-    ended.await
-}
-
-fn is_warning(notice: &DbError) -> bool {
-    notice.parsed_severity() == Some(Severity::Warning)
-}
-
-fn completed_rows(messages: &[SimpleQueryMessage]) -> u64 {
-    let counts = messages.iter().map(|m| match m {
-        SimpleQueryMessage::CommandComplete(rows) => *rows,
-        _ => 0,
-    });
-    counts.sum()
-}
-
-/// Judges a failed statement. Only a plain ERROR means that nothing was committed: a FATAL one
-/// can come from a session that is ended while its commit, already visible, awaits the standby.
-fn failure(error: &tokio_postgres::Error, warning: Option<String>) -> Failure {
-    let severity = error.as_db_error().and_then(DbError::parsed_severity);
-    let outcome = match (severity, &warning) {
-        (Some(Severity::Error), None) => Outcome::Refused,
-        _ => Outcome::Unknown,
-    };
-    let reason = match warning {
-        Some(warning) => format!("{}; warning: {warning}", describe(error)),
-        None => describe(error),
-    };
-    Failure { outcome, reason }
-}
-
-/// An error with its causes, in one line.
-fn describe(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(db) => format!("{} {}: {}", db.severity(), db.code().code(), db.message()),
-        None => {
-            let cause = std::error::Error::source(error);
-            cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
-        }
+        };
+        timeout(after, answer).await.unwrap_or_else(|_| {
+            Err(Failure { outcome: Outcome::Unknown, reason: format!("no answer in {} ms", after.as_millis()) })
+        })
     }
 }

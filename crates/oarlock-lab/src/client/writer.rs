@@ -69,7 +69,7 @@ impl Writer {
     /// Writes one row, over a new connection if there is none. `sent` is set just before the
     /// statement is handed over.
     async fn write(&mut self, id: i64, sent: &mut Option<Stamp>) -> Result<(), (Outcome, String)> {
-        let session = match self.session.take() {
+        let mut session = match self.session.take() {
             Some(session) if !session.is_closed() => session,
             _ => {
                 Session::open(&self.target).await.map_err(|error| (Outcome::Refused, format!("connect: {error:#}")))?
@@ -85,7 +85,7 @@ impl Writer {
         match result {
             Ok(answer) => {
                 self.session = Some(session);
-                match (answer.rows, answer.warning) {
+                match (answer.count, answer.warning) {
                     (1, None) => Ok(()),
                     (1, Some(warning)) => Err((Outcome::Unknown, format!("warning: {warning}"))),
                     (rows, _) => Err((Outcome::Unknown, format!("{rows} rows inserted, not 1"))),

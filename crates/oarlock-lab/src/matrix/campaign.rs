@@ -5,6 +5,7 @@ use super::case::{Demands, run};
 use super::{Row, rows};
 use crate::machine;
 use crate::results::{CaseKey, Results, Run};
+use crate::state::Engine;
 use anyhow::{Result, bail};
 use std::path::PathBuf;
 
@@ -39,7 +40,12 @@ pub fn main(args: &MatrixArgs) -> Result<bool> {
     let bed = Bed::open()?;
     let paths = bed.lab.paths();
     let build = machine::build(paths)?;
-    let mut results = Results::open(&paths.workspace.join(&args.results).join("fault-matrix.json"), TITLE)?;
+    // PostgreSQL's file has had its name from the beginning.
+    let (file, title) = match bed.shape.db {
+        Engine::Postgresql => ("fault-matrix.json", TITLE.to_owned()),
+        Engine::Mariadb => ("fault-matrix-mariadb.json", format!("{TITLE}, MariaDB")),
+    };
+    let mut results = Results::open(&paths.workspace.join(&args.results).join(file), &title)?;
     results.set_machine(machine::facts(&paths.run)?);
     let mut all_passed = true;
     for row in &chosen {

@@ -1,6 +1,7 @@
 //! Finding the processes that faults are aimed at, by what they are and not by guesses.
 
 use super::bed::Bed;
+use crate::state::Engine;
 use anyhow::{Context, Result};
 use std::time::Duration;
 
@@ -58,10 +59,14 @@ impl Bed {
         almighty(&self.processes(host)?).with_context(|| format!("no Almighty on {host}"))
     }
 
-    /// The pid of PostgreSQL's main process in a host, from its own pid file.
+    /// The pid of the database's main process in a host, from its own pid file.
     pub fn postmaster(&self, host: &str) -> Result<i32> {
-        let text = self.shell(host, "head -n 1 /var/lib/postgresql/*/main/postmaster.pid", COMMAND)?;
-        text.trim().parse().with_context(|| format!("pid file of PostgreSQL on {host}: {text:?}"))
+        let file = match self.shape.db {
+            Engine::Postgresql => "/var/lib/postgresql/*/main/postmaster.pid",
+            Engine::Mariadb => "/run/oarlock/oar-db/mariadb.pid",
+        };
+        let text = self.shell(host, &format!("head -n 1 {file}"), COMMAND)?;
+        text.trim().parse().with_context(|| format!("pid file of {} on {host}: {text:?}", self.shape.db.title()))
     }
 }
 

@@ -4,6 +4,7 @@ use super::Row;
 use super::trial::Trial;
 use super::verdict::Outage;
 use crate::cluster::GROUP;
+use crate::state::Engine;
 use anyhow::{Result, bail};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ pub const ROWS: &[Row] = &[
     Row::new("4", "kill -9 Almighty", kill_almighty).with(Outage::Unnoticed).stays(),
     Row::new("5 kill", "kill -9 the database", |t| end_database(t, "KILL")),
     Row::new("5 term", "TERM to the database behind our back", |t| end_database(t, "TERM")),
-    Row::new("5 stop", "pg_ctl stop behind our back", stop_database_cleanly),
+    Row::new("5 stop", "an orderly stop of the database behind our back", stop_database_cleanly),
     Row::new("17", "replication cut by a firewall while both nodes live", cut_replication).stays(),
     Row::new("19 database", "SIGSTOP the database", freeze_database).heals_in(90).moves(),
 ];
@@ -35,16 +36,22 @@ fn kill_almighty(trial: &mut Trial<'_>) -> Result<()> {
 fn end_database(trial: &mut Trial<'_>, signal: &str) -> Result<()> {
     let owner = trial.owner.clone();
     let postmaster = trial.bed.postmaster(&owner)?;
-    trial.mark(format!("{signal} to PostgreSQL on {owner}"));
+    trial.mark(format!("{signal} to {} on {owner}", trial.bed.shape.db.title()));
     trial.bed.host(&owner)?.signal(postmaster, signal)?;
     trial.until_served(TAKEOVER)
 }
 
 fn stop_database_cleanly(trial: &mut Trial<'_>) -> Result<()> {
     let owner = trial.owner.clone();
-    trial.mark(format!("pg_ctl stop on {owner}"));
-    let stop = "bin=$(ls -d /usr/lib/postgresql/*/bin) data=$(ls -d /var/lib/postgresql/*/main); \
-                runuser -u postgres -- $bin/pg_ctl stop -m fast -w -t 20 -D $data";
+    let (program, stop) = match trial.bed.shape.db {
+        Engine::Postgresql => (
+            "pg_ctl stop",
+            "bin=$(ls -d /usr/lib/postgresql/*/bin) data=$(ls -d /var/lib/postgresql/*/main); \
+             runuser -u postgres -- $bin/pg_ctl stop -m fast -w -t 20 -D $data",
+        ),
+        Engine::Mariadb => ("mariadb-admin shutdown", "timeout 20 mariadb-admin --user=root shutdown"),
+    };
+    trial.mark(format!("{program} on {owner}"));
     trial.bed.shell(&owner, stop, COMMAND)?;
     trial.until_served(TAKEOVER)
 }
@@ -59,10 +66,11 @@ fn cut_replication(trial: &mut Trial<'_>) -> Result<()> {
     let spec = trial.bed.host(&standby)?;
     let addresses: Vec<String> = spec.spec().links().iter().map(|l| spec.spec().address(*l).to_string()).collect();
     let peers = addresses.join(", ");
+    let port = trial.bed.shape.db.port();
     let add = format!(
         "nft 'table ip lab_fault {{ chain in {{ type filter hook input priority 0; \
-         ip saddr {{ {peers} }} tcp dport 5432 drop; }}; chain out {{ type filter hook output priority 0; \
-         ip daddr {{ {peers} }} tcp sport 5432 drop; }}; }}'"
+         ip saddr {{ {peers} }} tcp dport {port} drop; }}; chain out {{ type filter hook output priority 0; \
+         ip daddr {{ {peers} }} tcp sport {port} drop; }}; }}'"
     );
     trial.mark(format!("replication of {standby} cut"));
     trial.bed.shell(&owner, &add, COMMAND)?;
@@ -87,8 +95,11 @@ fn cut_replication(trial: &mut Trial<'_>) -> Result<()> {
 
 fn freeze_database(trial: &mut Trial<'_>) -> Result<()> {
     let owner = trial.owner.clone();
-    let freeze = "for pid in $(pgrep -u postgres); do kill -STOP $pid; done";
-    trial.mark(format!("SIGSTOP to PostgreSQL on {owner}"));
+    let freeze = match trial.bed.shape.db {
+        Engine::Postgresql => "for pid in $(pgrep -u postgres); do kill -STOP $pid; done",
+        Engine::Mariadb => "kill -STOP $(pgrep -x mariadbd)",
+    };
+    trial.mark(format!("SIGSTOP to {} on {owner}", trial.bed.shape.db.title()));
     trial.bed.shell(&owner, freeze, COMMAND)?;
     trial.until_served(TAKEOVER)?;
     trial.until_moved(TAKEOVER).map(drop)

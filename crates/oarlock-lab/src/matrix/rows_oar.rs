@@ -264,7 +264,7 @@ fn submit_through_crash(trial: &mut Trial<'_>) -> Result<()> {
     let numbers = std::thread::scope(|scope| {
         let submitting = scope.spawn(|| frontend.run_as(USER, script, Duration::from_secs(300)));
         std::thread::sleep(Duration::from_secs(1));
-        trial.mark(format!("kill -9 PostgreSQL on {owner}"));
+        trial.mark(format!("kill -9 {} on {owner}", trial.bed.shape.db.title()));
         let killed = trial.bed.host(&owner)?.signal(postmaster, "KILL");
         let said = submitting.join().map_err(|_| anyhow::anyhow!("the submitting thread ended in a panic"))?;
         killed.and(said)

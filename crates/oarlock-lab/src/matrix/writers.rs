@@ -57,7 +57,7 @@ impl Writer {
     fn start(bed: &Bed, host: &str, run: &str, dir: &Path, more: &[&str]) -> Result<Writer> {
         let log = dir.join(format!("{run}.log"));
         let file = File::create(&log).with_context(|| format!("create {}", log.display()))?;
-        let argv = [&[CLIENT, "client", "--run", run], more].concat();
+        let argv = [&[CLIENT, "client", "--engine", bed.shape.db.name(), "--run", run], more].concat();
         let process = Some(bed.host(host)?.spawn(&argv, Stdio::from(file))?);
         let tail = Tail::open(&log)?;
         Ok(Writer { host: host.to_owned(), run: run.to_owned(), log, tail, process })
@@ -101,7 +101,8 @@ impl Writer {
 
     /// Reads the rows of this client through the service.
     pub fn rows(&self, bed: &Bed) -> Result<Rows> {
-        let argv = [CLIENT, "rows", "--run", &self.run, "--statement-timeout-ms", "20000"];
+        let engine = bed.shape.db.name();
+        let argv = [CLIENT, "rows", "--engine", engine, "--run", &self.run, "--statement-timeout-ms", "20000"];
         let text = bed.host(FRONTEND)?.run(&argv, READ_ROWS)?;
         serde_json::from_str(&text).context("the rows are not as printed by the client program")
     }

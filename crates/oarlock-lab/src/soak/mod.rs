@@ -11,6 +11,7 @@ use crate::matrix::trial::{Traces, Trial};
 use crate::matrix::verdict::wrong;
 use crate::matrix::writers::Writer;
 use crate::results::{CaseKey, Results, Run};
+use crate::state::Engine;
 use anyhow::{Context, Result};
 use fastrand::Rng;
 use nemesis::Fault;
@@ -48,8 +49,12 @@ pub struct Args {
 pub fn main(args: &Args) -> Result<bool> {
     let bed = Bed::open()?;
     let paths = bed.lab.paths();
-    let file = paths.workspace.join(&args.results).join(format!("soak-{}.json", bed.shape.timing));
-    let mut results = Results::open(&file, &format!("Soak, {}", bed.shape.timing))?;
+    let timing = bed.shape.timing;
+    let (name, title) = match bed.shape.db {
+        Engine::Postgresql => (format!("soak-{timing}.json"), format!("Soak, {timing}")),
+        Engine::Mariadb => (format!("soak-mariadb-{timing}.json"), format!("Soak, MariaDB, {timing}")),
+    };
+    let mut results = Results::open(&paths.workspace.join(&args.results).join(name), &title)?;
     results.set_machine(machine::facts(&paths.run)?);
     let title = "rounds of 2 or 4 random faults, two at a time; the longest outage of each".to_owned();
     let key = CaseKey { row: "soak".to_owned(), title, variant: bed.variant() };
@@ -89,7 +94,11 @@ fn round(bed: &Bed, seed: u64) -> Result<Run> {
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     let cluster = bed.restore(WHOLE).context("the round cannot begin")?;
     // Readers go through all rows of the table, which therefore begins empty.
-    bed.shell(NODE, "PGPASSWORD=bench psql -h oar -U bench bench -qc 'truncate bench.rows' || true", COMMAND)?;
+    let empty = match bed.shape.db {
+        Engine::Postgresql => "PGPASSWORD=bench psql -h oar -U bench bench -qc 'truncate bench.rows' || true",
+        Engine::Mariadb => "mariadb -h oar -u bench -pbench bench -e 'truncate bench.rows' || true",
+    };
+    bed.shell(NODE, empty, COMMAND)?;
     let users = Writer::of_set_test(bed, NODE, &format!("{id}-users"), &dir)?;
     let mut trial = Trial::begin_with(bed, &cluster, users, &id, &dir)?;
     trial.watch_servers()?;

@@ -12,6 +12,8 @@ use std::path::Path;
 const STRUCTURE: &str = "usr/lib/oar/database/mysql_structure.sql";
 /// What it fills one of them from.
 const RULES: &str = "usr/lib/oar/database/mysql_default_admission_rules.sql";
+/// Makes three backslashes of the two before a quotation mark that shall not end the quotation.
+const MEND_RULES: &str = r"perl -pi -e 's/(?<!\\)\\\\\x27/\\\\\\\x27/g'";
 /// The only `sql_mode` that OAR's statements were written for.
 const SQL_MODE: &str = "NO_ENGINE_SUBSTITUTION";
 
@@ -36,9 +38,7 @@ pub(super) fn defects(root: &Path, conf: &OarConf) -> Vec<Finding> {
                 "/{RULES} ends a quotation too early in rule 8: oar-database --create stops there, without the rules \
                  after it and without access for the read-only account"
             ),
-            format!(
-                "before creating OAR's database: sed -i \"s/\\([^\\\\]\\)\\\\\\\\'/\\1\\\\\\\\\\\\\\\\'/g\" /{RULES}"
-            ),
+            format!("before creating OAR's database: {MEND_RULES} /{RULES}"),
         ));
     }
     findings
