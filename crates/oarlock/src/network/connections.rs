@@ -1,7 +1,7 @@
 //! Resetting TCP connections that would otherwise hang for minutes.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
@@ -20,6 +20,8 @@ pub enum End {
     Local(IpAddr),
     /// Theirs: our own connections to a host that died.
     Remote(IpAddr),
+    /// Theirs: our own connections to one of its services.
+    Service(SocketAddr),
 }
 
 /// A socket in TIME_WAIT or already closed holds nobody up.
@@ -100,5 +102,9 @@ fn has(socket: &SocketId, end: End) -> bool {
     match end {
         End::Local(ip) => socket.source_address.to_canonical() == ip.to_canonical(),
         End::Remote(ip) => socket.destination_address.to_canonical() == ip.to_canonical(),
+        End::Service(service) => {
+            socket.destination_address.to_canonical() == service.ip().to_canonical()
+                && socket.destination_port == service.port()
+        }
     }
 }

@@ -19,6 +19,7 @@ mod probe;
 mod processes;
 mod program;
 mod progress;
+mod receiver;
 mod rejoin;
 mod relay;
 mod role;

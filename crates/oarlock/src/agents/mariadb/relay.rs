@@ -118,7 +118,7 @@ impl<L: Launcher> Context<L> {
     /// Receives nothing more, applies what was received, and stops. Nothing is thrown away.
     pub async fn finish_replication(&self, session: &mut Session, deadline: Instant) -> Result<()> {
         let Some(status) = self.replica_status(session).await? else { return Ok(()) };
-        session.run("stop slave io_thread", left(deadline)).await?;
+        self.end_receiver(session, left(deadline)).await?;
         if named(&status, "Slave_SQL_Running").as_deref() != Some("Yes") {
             session.run("stop slave", left(deadline)).await?;
             return self.apply_leftovers(session, deadline).await;

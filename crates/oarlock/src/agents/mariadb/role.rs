@@ -7,7 +7,7 @@ use super::context::{Context, Phase};
 use super::error::{MariaError, Result};
 use super::inspect;
 use super::processes::{self, Process};
-use super::session::{Commits, Session, literal, named};
+use super::session::{Commits, Session, literal, named, text};
 use crate::agents::launcher::Launcher;
 use oarlock_core::ids::NodeId;
 use oarlock_core::resource::Guard;
@@ -250,10 +250,16 @@ impl<L: Launcher> Context<L> {
         session.run(&format!("set global init_connect={}", literal(CLOSED)), after).await
     }
 
-    /// Ends the clients' sessions, and waits until they are gone. A commit that waits is left to
+    /// Ends the sessions of the clients who came before they were shut out, and waits until they are gone. A commit that waits is left to
     /// its standby: ended, it could be seen but not be there.
     async fn end_clients(&self, session: &mut Session, deadline: Instant) -> Result<()> {
-        self.end_sessions(session, deadline, |process| process.user != self.settings.admin).await
+        // Who came after the door was shut runs nothing, and tries again as soon as it is ended: waited for, there
+        // would be no end to it.
+        let counter = session.rows("show global status like 'Connections'", self.settings.timing.statement).await?;
+        let last = counter.first().and_then(|row| text(row, 1)).and_then(|count| count.parse::<u64>().ok());
+        let last = last.ok_or_else(|| MariaError::other("the server does not tell how many came to it"))?;
+        let came_before = |process: &Process| process.id <= last && process.user != self.settings.admin;
+        self.end_sessions(session, deadline, came_before).await
     }
 
     async fn end_sessions(
