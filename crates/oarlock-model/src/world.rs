@@ -446,7 +446,7 @@ fn begun(incarnation: u64, generation: u64) -> Holder {
     holder
 }
 
-/// The steps of [`crate::recovery`].
+/// The steps of `recovery`.
 impl World {
     /// The machine loses its power for good.
     pub(crate) fn power_off(&mut self, node: NodeId) {

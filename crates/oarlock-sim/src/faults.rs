@@ -33,6 +33,10 @@ pub enum Fault {
     LinkUp(usize),
     /// A link that comes and goes: the two, how often still, and whether it goes now.
     Flap(usize, usize, u8),
+    /// The agent has lost patience with the sentinel of this number.
+    Impatient(usize, u64),
+    /// The sentinel of this number goes on.
+    Continue(usize, u64),
     /// The machine is well again.
     Brisk(usize),
     /// The disk is fast again.
@@ -56,6 +60,8 @@ pub enum Sort {
     AgentKill,
     /// kill -9 of the sentinel.
     SentinelKill,
+    /// SIGSTOP of the sentinel.
+    SentinelStop,
     /// kill -9 of agent and sentinel in one instant.
     BothKill,
     /// The agent starts anew under a grace, once or several times in a row.
@@ -115,6 +121,7 @@ pub const SORTS: &[(Sort, u64)] = &[
     (Sort::AllOff, 1),
     (Sort::AgentKill, 4),
     (Sort::SentinelKill, 4),
+    (Sort::SentinelStop, 2),
     (Sort::BothKill, 2),
     (Sort::Restart, 3),
     (Sort::Leave, 2),
@@ -210,7 +217,7 @@ impl Swarm {
     /// Whether a sentinel may die in the middle of what it does.
     #[must_use]
     pub fn kills_sentinels(&self) -> bool {
-        let deadly = [Sort::SentinelKill, Sort::BothKill];
+        let deadly = [Sort::SentinelKill, Sort::SentinelStop, Sort::BothKill];
         self.sorts.iter().any(|(sort, _)| deadly.contains(sort))
     }
 }
@@ -249,6 +256,8 @@ impl World {
                 self.report_link(host);
             }
             Fault::Flap(host, other, left) => self.flap(host, other, left),
+            Fault::Impatient(host, watch) => self.sentinel_is_missed(host, watch),
+            Fault::Continue(host, watch) => self.sentinel_continues(host, watch),
             Fault::Brisk(host) => self.sluggish(host, 0),
             Fault::FastDisk(host) => self.hosts[host].disk.slow_us = 0,
             Fault::Respawn(host) => self.agent_crashes(host),
@@ -308,9 +317,13 @@ impl World {
                     self.ends(300_000, 6_000_000, Fault::PowerOn(host));
                 }
             }
-            Sort::AgentKill | Sort::SentinelKill | Sort::BothKill | Sort::Restart | Sort::Leave | Sort::Freeze => {
-                self.strike_agent(host, sort)
-            }
+            Sort::AgentKill
+            | Sort::SentinelKill
+            | Sort::SentinelStop
+            | Sort::BothKill
+            | Sort::Restart
+            | Sort::Leave
+            | Sort::Freeze => self.strike_agent(host, sort),
             Sort::Pause => {
                 self.pause(host, true);
                 self.ends(50_000, 5_000_000, Fault::Resume(host));
@@ -382,6 +395,7 @@ impl World {
                 let after = self.rng.within(0, 8) as u32;
                 self.sentinel_doomed(host, after);
             }
+            Sort::SentinelStop => self.sentinel_stops(host),
             Sort::BothKill => self.both_killed(host),
             Sort::Restart => {
                 self.restart_agent(host);

@@ -24,6 +24,7 @@ impl World {
         self.power_on(host);
         self.pause(host, false);
         self.freeze(host, false);
+        self.sentinel_continues(host, self.hosts[host].watch.number);
         self.hosts[host].broken_service = false;
         self.hosts[host].disk.slow_us = 0;
         self.hosts[host].sluggish_us = 0;
@@ -119,9 +120,14 @@ impl World {
                 let copy = group.data_resource(id).and_then(|resource| {
                     self.hosts[usize::from(node.0) - 1].databases.get(&resource)?.dir.as_ref().map(|dir| dir.copy)
                 });
-                state.in_sync.is_empty() || copy.is_some() && copy == state.in_sync.get(node).copied()
+                copy.is_some() && copy == state.in_sync.get(node).copied()
             };
-            group.nodes.iter().any(|node| nodes.contains(node) && holds(node))
+            match group.data_resource(id) {
+                // Data is begun only once every node has said that it has none.
+                Some(_) if state.in_sync.is_empty() => group.nodes.iter().all(|node| nodes.contains(node)),
+                Some(_) => group.nodes.iter().any(|node| nodes.contains(node) && holds(node)),
+                None => group.nodes.iter().any(|node| nodes.contains(node)),
+            }
         })
     }
 

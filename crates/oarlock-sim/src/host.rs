@@ -67,6 +67,10 @@ pub struct Watch {
     pub kept: Option<Box<Record>>,
     /// It is killed after so many more effects.
     pub doomed: Option<u32>,
+    /// It is stopped (SIGSTOP).
+    pub stalled: bool,
+    /// What it will find when it goes on.
+    pub unheard: Vec<oarlock_core::sentinel::Event>,
     /// It was told to end and stays only for the deadline.
     pub keeper: bool,
     /// It died together with whoever could have taken over at once: nobody holds the deadline.
@@ -81,6 +85,8 @@ impl Watch {
         self.number += 1;
         self.doomed = None;
         self.keeper = false;
+        self.stalled = false;
+        self.unheard.clear();
         self.number
     }
 

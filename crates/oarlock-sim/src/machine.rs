@@ -101,6 +101,9 @@ impl World {
         if machine.boot != boot || machine.agent.is_some() || machine.watch.keeper {
             return;
         }
+        if machine.watch.stalled {
+            return self.after(5_000, What::Spawn { host, boot });
+        }
         let Some(sentinel) = &machine.sentinel else { return };
         let record = sentinel.record();
         // What a lapse is still stopping has to be gone first.
@@ -116,6 +119,9 @@ impl World {
             floor_index: record.floor_index,
             released: self.released(record),
         });
+        if held.as_ref().is_none_or(|held| held.lapsed) {
+            self.checks.leases.begin_anew(host);
+        }
         self.say(host, || format!("agent starts, held {held:?}"));
         let generation_told = record.generation;
         let deadline = record.deadline_us.map(Mono);
@@ -189,6 +195,9 @@ impl World {
     /// Hands an event to the sentinel and does what it wants.
     pub fn sentinel(&mut self, host: usize, event: sentinel::Event) {
         let now = self.hosts[host].clock.at(self.now).0;
+        if self.hosts[host].watch.stalled {
+            return self.hosts[host].watch.unheard.push(event);
+        }
         let Some(sentinel) = &mut self.hosts[host].sentinel else { return };
         let effects = sentinel.handle(now, event);
         let number = self.hosts[host].watch.number;
@@ -304,6 +313,9 @@ impl World {
         if self.hosts[host].boot != boot || self.hosts[host].watch.number != watch {
             return;
         }
+        if self.hosts[host].watch.stalled {
+            return self.after(5_000, What::AddressGoes { host, boot, watch, address });
+        }
         self.say(host, || format!("{} removed", address.ip));
         if let Some(resource) = resource_at(&address) {
             self.hosts[host].run.address_down(resource);
@@ -315,6 +327,9 @@ impl World {
     pub fn perform(&mut self, host: usize, watch: u64, ticket: u64, act: Act) {
         if self.hosts[host].watch.number != watch {
             return;
+        }
+        if self.hosts[host].watch.stalled {
+            return self.after(5_000, What::Act { host, watch, ticket, act: Box::new(act) });
         }
         match act {
             Act::Spawn { name, .. } => {

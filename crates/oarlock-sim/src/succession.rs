@@ -4,6 +4,7 @@
 //! the supervisor starts another. Either has the dead one's record as it was last saved, looks at the
 //! deadline first of all, and starts an agent of its own.
 
+use crate::faults::Fault;
 use crate::host::{Asked, resource_named};
 use crate::sabotage::Sabotage;
 use crate::shell::resource_at;
@@ -59,12 +60,13 @@ impl World {
         self.finish_acts(host);
         let (now, twice) = (self.now, self.stop_budget_us() * 2);
         let machine = &mut self.hosts[host];
+        let stalled = machine.watch.stalled;
         let watch = machine.watch.ends();
         machine.sentinel = None;
         machine.sentinel_due = None;
         let again = now < machine.watch.since_us + twice;
         let becomes = machine.agent.is_some() && !machine.frozen;
-        machine.watch.orphaned = again || !becomes;
+        machine.watch.orphaned = again || stalled || !becomes;
         if becomes {
             let life = machine.agent_life;
             self.soon(50, self.stop_budget_us() / 16, What::SentinelMissed { host, life, watch });
@@ -214,6 +216,51 @@ impl World {
         let strays: Vec<String> = names.filter(|name| record.service(name).is_none()).collect();
         for name in strays {
             self.kill(host, name);
+        }
+    }
+
+    /// SIGSTOP of the sentinel: nobody holds the deadline until its agent has lost patience and
+    /// takes its place, or until it goes on.
+    pub fn sentinel_stops(&mut self, host: usize) {
+        if self.hosts[host].sentinel.is_none() || self.hosts[host].watch.stalled {
+            return;
+        }
+        self.say(host, || "sentinel stopped".into());
+        let timing = self.core(host).map_or(self.config.timing, |core| core.state().config.timing);
+        let machine = &mut self.hosts[host];
+        machine.watch.stalled = true;
+        machine.watch.orphaned = true;
+        let watch = machine.watch.number;
+        let patience = timing.lease.0 / 3;
+        self.soon(patience, patience + timing.heartbeat.0 * 2, What::Fault(Fault::Impatient(host, watch)));
+        self.soon(20_000, 5_000_000, What::Fault(Fault::Continue(host, watch)));
+    }
+
+    /// The agent has waited long enough for its sentinel to answer, and kills it.
+    pub fn sentinel_is_missed(&mut self, host: usize, watch: u64) {
+        let machine = &self.hosts[host];
+        if machine.watch.stalled && machine.watch.number == watch && machine.agent.is_some() && !machine.frozen {
+            self.sentinel_dies(host);
+        }
+    }
+
+    /// SIGCONT of the sentinel, if it still is the same.
+    pub fn sentinel_continues(&mut self, host: usize, watch: u64) {
+        let now = self.now;
+        let machine = &mut self.hosts[host];
+        if !machine.watch.stalled || machine.watch.number != watch {
+            return;
+        }
+        machine.watch.stalled = false;
+        machine.watch.orphaned = false;
+        machine.run.resumed_at_us = Some(now);
+        self.say(host, || "sentinel goes on".into());
+        let unheard = std::mem::take(&mut self.hosts[host].watch.unheard);
+        self.sentinel(host, sentinel::Event::Tick);
+        for event in unheard {
+            if self.hosts[host].watch.number == watch {
+                self.sentinel(host, event);
+            }
         }
     }
 

@@ -146,3 +146,38 @@ fn is_ready(know: &Electorate<'_>, node: NodeId) -> bool {
         && has_applied(know, node)
         && know.reports.get(&node).is_some_and(near)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, NodeConfig, Timing};
+    use crate::state::Outcome;
+
+    fn state() -> State {
+        let node = |id| NodeConfig { id: NodeId(id), name: format!("n{id}"), witness: false };
+        State::begin(Config {
+            generation: 1,
+            text: "".into(),
+            cluster: "c".into(),
+            timing: Timing::FAST,
+            nodes: [1, 2, 3, 4, 5].map(node).to_vec(),
+            groups: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn the_next_change_waits_for_those_before_the_last() {
+        let mut state = state();
+        let lost = BTreeMap::from([(NodeId(3), VoterId(7))]);
+        let (reports, silent, absent) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let next = |state: &State, lost: &BTreeMap<NodeId, VoterId>, settle| {
+            let (reports, silent, absent) = (&reports, &silent, &absent);
+            change(&Electorate { state, applied: 9, reports, silent, absent, lost, disowned: &BTreeMap::new(), settle })
+        };
+        let first = next(&state, &lost, true).unwrap();
+        assert_eq!(state.apply(&first), Outcome::Applied);
+        let also = BTreeMap::from([(NodeId(3), VoterId(7)), (NodeId(4), VoterId(8))]);
+        assert_eq!(next(&state, &also, true), None, "nobody has said that it has applied the first");
+        assert!(matches!(next(&state, &also, false), Some(Entry::Voters { version: 2, .. })), "the rule is off");
+    }
+}

@@ -44,6 +44,13 @@ impl Memory {
         self.asked.get(&(renew.incarnation, renew.sequence)).map(|asked| asked.node)
     }
 
+    /// Another incarnation begins on a host, under which nothing of the former runs: no lease of that is
+    /// worth anything, even one that the sentinel did not hear of before it died.
+    pub fn begin_anew(&mut self, host: usize) {
+        self.deadline.remove(&host);
+        self.shorter.remove(&host);
+    }
+
     /// The end of the last lease armed on a host in this boot.
     #[must_use]
     pub fn latest(&self, host: usize, boot: u64) -> Option<Mono> {
