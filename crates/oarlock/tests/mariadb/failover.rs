@@ -151,3 +151,38 @@ async fn what_writers_were_told_survives_the_primary() {
     assert_eq!(after, found, "the copies differ");
     a.done(DataCommand::Kill, DataObservation::Stopped).await;
 }
+
+/// A standby comes back while clients write: the guard that makes it a member lets no commit wait for longer than
+/// a confirmation takes.
+#[tokio::test]
+async fn a_standby_that_joins_holds_nobody_up() {
+    let Some(bench) = Bench::new() else { return };
+    let (mut a, mut b) = (bench.node(1), bench.node(2));
+    serve_both(&mut a, &mut b, 1).await;
+    b.done(DataCommand::Stop, DataObservation::Stopped).await;
+    a.guard(&[], 1).await;
+    let mut client = a.client().await.unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let writer = tokio::spawn(async move {
+        let mut longest = Duration::ZERO;
+        let mut number = 1_000;
+        while !stop.is_closed() {
+            let start = Instant::now();
+            assert!(insert(&mut client, number, SOON).await);
+            longest = longest.max(start.elapsed());
+            number += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        longest
+    });
+    b.done(DataCommand::Follow { upstream: a.id, epoch: 1 }, DataObservation::Started).await;
+    a.until("standby streams", |a| streams(a, NodeId(2))).await;
+    let start = Instant::now();
+    a.guard(&[2], 1).await;
+    let joined = start.elapsed();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drop(stopped);
+    let longest = writer.await.unwrap();
+    println!("TIMES joined after {joined:.1?}, longest commit {longest:.1?}");
+    assert!(longest < Duration::from_millis(400), "{longest:?}");
+}

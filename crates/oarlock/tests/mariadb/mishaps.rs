@@ -1,6 +1,6 @@
 //! What must not happen, and what the agent makes of what does.
 
-use crate::bench::{Bench, SOON, insert, join, right, rows, serve_alone, signal, streams};
+use crate::bench::{Bench, SOON, insert, join, right, rows, serve_alone, serve_both, signal, streams};
 use mysql_async::prelude::Queryable;
 use oarlock_core::ids::NodeId;
 use oarlock_core::resource::database::{Data, DataCommand, DataObservation, Running};
@@ -105,4 +105,18 @@ async fn a_restarted_agent_adopts_the_server() {
     reader.query_drop("do 1").await.unwrap();
     b.done(DataCommand::Kill, DataObservation::Stopped).await;
     a.done(DataCommand::Kill, DataObservation::Stopped).await;
+}
+
+/// A kill that is told as failed and takes effect afterwards leaves no agent that believes in a server for ever.
+#[tokio::test]
+async fn a_kill_that_comes_late_is_noticed() {
+    let Some(bench) = Bench::new() else { return };
+    let (mut a, mut b) = (bench.node(1), bench.node(2));
+    serve_both(&mut a, &mut b, 1).await;
+    b.launcher.let_a_kill_be_late();
+    b.failed(DataCommand::Kill).await;
+    b.copy(DataCommand::Inspect).await;
+    b.copy(DataCommand::Rewind { from: a.id }).await;
+    b.done(DataCommand::Follow { upstream: a.id, epoch: 1 }, DataObservation::Started).await;
+    a.until("standby streams", |a| streams(a, NodeId(2))).await;
 }

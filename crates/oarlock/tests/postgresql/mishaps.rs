@@ -93,3 +93,15 @@ async fn a_hand_over_to_a_deaf_standby_is_called_off() {
     assert_eq!(rows(&b.client().await.unwrap()).await, [1, 2, 3]);
     b.kill().await;
 }
+
+/// A kill that is told as failed and takes effect afterwards leaves no agent that believes in a server for ever.
+#[tokio::test]
+async fn a_kill_that_comes_late_is_noticed() {
+    let Some((_bench, mut a, mut b)) = pair().await else { return };
+    b.launcher.let_a_kill_be_late();
+    b.failed(DataCommand::Kill).await;
+    b.copy(DataCommand::Inspect).await;
+    b.copy(DataCommand::Rewind { from: a.id }).await;
+    b.done(DataCommand::Follow { upstream: a.id, epoch: 1 }, DataObservation::Started).await;
+    a.until("standby streams", |a| streams(a, NodeId(2))).await;
+}

@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::process::Command;
@@ -21,6 +22,7 @@ const KILL_DEADLINE: Duration = Duration::from_secs(5);
 pub struct DirectLauncher {
     running: Arc<Mutex<BTreeMap<String, Unit>>>,
     exits: mpsc::UnboundedSender<Exit>,
+    late: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Copy)]
@@ -35,7 +37,12 @@ impl DirectLauncher {
     /// A launcher and the notices of what ended.
     pub fn new() -> (DirectLauncher, mpsc::UnboundedReceiver<Exit>) {
         let (exits, notices) = mpsc::unbounded_channel();
-        (DirectLauncher { running: Arc::default(), exits }, notices)
+        (DirectLauncher { running: Arc::default(), exits, late: Arc::default() }, notices)
+    }
+
+    /// The next kill is done, and told as one that was not done in time.
+    pub fn let_a_kill_be_late(&self) {
+        self.late.store(true, Ordering::Relaxed);
     }
 
     /// The guard under which `name` runs, if it runs and is exclusive.
@@ -124,7 +131,10 @@ impl Launcher for DirectLauncher {
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        Ok(())
+        match self.late.swap(false, Ordering::Relaxed) {
+            true => Err(failed(format!("{name} (pid {}) survives SIGKILL", unit.pid))),
+            false => Ok(()),
+        }
     }
 
     async fn signal(&self, name: &str, signal: i32) -> Result<(), LaunchError> {

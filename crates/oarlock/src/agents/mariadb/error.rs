@@ -23,6 +23,9 @@ pub(super) enum MariaError {
     /// What a standby received cannot be applied.
     #[error("what was received cannot be applied: {said}")]
     Unapplied { said: String },
+    /// The guard is not proven: a commit did not wait for the standby.
+    #[error("a commit was acknowledged that no standby had confirmed")]
+    Unconfirmed,
     /// The launcher.
     #[error("{what}")]
     Launch { what: String, source: LaunchError },

@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 const MARK: &str = "update oarlock.mark set n = n + 1 where id = 1";
 /// Between two looks at the server.
 const LOOK: Duration = Duration::from_millis(2);
+/// The server hears a standby that has just connected only after its next look for new ones, which it takes once a
+/// second (10.11.19: a first confirmation came after up to 1.0 s).
+const FIRST_CONFIRMATION: Duration = Duration::from_secs(3);
 
 /// A standby's receiver, as the primary sees it.
 pub(super) struct Receiver {
@@ -41,6 +44,8 @@ pub(super) struct Count {
     on: bool,
     /// Replicas, whoever's, that may confirm.
     pub confirming: u64,
+    /// Confirmations heard, needed or not.
+    heard: u64,
     pub confirmed: u64,
     pub unconfirmed: u64,
 }
@@ -96,10 +101,20 @@ impl<L: Launcher> Context<L> {
         // First see that it is there at all: a guard that cannot be proven need not stall anyone.
         self.wait_for_receiver(member, epoch, deadline).await?;
         let mut session = self.session().await?;
+        if !was_on {
+            if let Err(error) = self.hear_first(&mut session).await {
+                // One that connected while nothing was to be confirmed never confirms anything.
+                self.cut_off(&mut session, &[]).await?;
+                return Err(error);
+            }
+            // By itself the server waits again only when the standby has caught up with the very last commit, which
+            // under a steady load it may never be seen to; switched on anew, it waits at once.
+            session.run("set global rpl_semi_sync_master_enabled=OFF", self.settings.timing.statement).await?;
+        }
         self.wait_for_ever(&mut session).await?;
+        let deadline = deadline.max(Instant::now() + self.settings.timing.guard / 2);
         let proof = self.prove_on(&mut session, deadline).await;
         if proof.is_err() {
-            // One that connected while nothing was to be confirmed never confirms anything.
             self.cut_off(&mut self.session().await?, &[]).await?;
             if !was_on {
                 // Never weaker than before; but clients must not wait for an attempt that failed.
@@ -109,12 +124,32 @@ impl<L: Launcher> Context<L> {
         proof
     }
 
+    /// Waits until the server hears the standby confirm, while no commit waits for that yet: otherwise the first ones
+    /// would.
+    async fn hear_first(&self, session: &mut Session) -> Result<()> {
+        let deadline = Instant::now() + FIRST_CONFIRMATION;
+        let before = self.count(session).await?.heard;
+        loop {
+            self.commit_mark(deadline).await?;
+            if self.count(session).await?.heard > before {
+                return Ok(());
+            }
+            self.pause(deadline, "a first confirmation of the standby").await?;
+        }
+    }
+
     async fn prove_on(&self, session: &mut Session, deadline: Instant) -> Result<u64> {
         // After a time without it the server waits again only once the standby has caught up.
         while !self.count(session).await?.on {
             self.pause(deadline, "a standby that has caught up").await?;
         }
-        self.confirm(deadline).await
+        loop {
+            match self.confirm(deadline).await {
+                // A client's commit that had begun under the former guard may have been counted beside ours.
+                Err(MariaError::Unconfirmed) => self.pause(deadline, "a commit that is confirmed").await?,
+                proof => return proof,
+            }
+        }
     }
 
     /// What the server counts now.
@@ -129,6 +164,7 @@ impl<L: Launcher> Context<L> {
         Ok(Count {
             on: value("rpl_semi_sync_master_status") == "ON",
             confirming: number("rpl_semi_sync_master_clients"),
+            heard: number("rpl_semi_sync_master_get_ack"),
             confirmed: number("rpl_semi_sync_master_yes_tx"),
             unconfirmed: number("rpl_semi_sync_master_no_tx"),
         })
@@ -160,7 +196,7 @@ impl<L: Launcher> Context<L> {
             ));
         }
         if !before.on || !after.on || after.unconfirmed != before.unconfirmed || after.confirmed <= before.confirmed {
-            return Err(MariaError::other("a commit was acknowledged that no standby had confirmed"));
+            return Err(MariaError::Unconfirmed);
         }
         let mut server = self.server();
         // The guard was ON all the time, or the commit proves nothing.

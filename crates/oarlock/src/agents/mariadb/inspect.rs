@@ -38,6 +38,10 @@ impl<L: Launcher> Context<L> {
         self.kill_task().await?;
         let name = &self.settings.name;
         let pid = self.launcher.running(name).await.map_err(MariaError::launch(format!("look for {name}")))?;
+        if pid.is_none() && self.server().phase != Phase::Down {
+            // Of a kill that was not done in time, on a machine without a moment for those who die.
+            self.kill().await?;
+        }
         let settings = self.settings.clone();
         let node = self.member(settings.node)?.name;
         let running = pid.is_some();
