@@ -133,8 +133,9 @@ impl Sentinel {
     }
 
     pub(super) fn address_down(&mut self, id: u64, address: &Address) -> Answer {
+        // One that is not on record may be there all the same: of a sentinel whose record was lost. Gone means gone.
         if self.record.address_mut(address).is_none() {
-            return Ok(Some(Reply::Done));
+            self.record.addresses.push(HeldAddress { address: address.clone(), guard: None, leaving: true });
         }
         self.removals.push((id, address.clone()));
         self.remove_address(address);

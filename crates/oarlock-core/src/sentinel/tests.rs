@@ -442,7 +442,18 @@ fn a_failed_removal_is_tried_again() {
     assert_eq!(effects, [Effect::RemoveAddress(address(100))]);
     rig.event(Event::AddressGone { address: address(100) });
     assert_eq!(rig.reply(id), Some(Reply::Done));
-    assert_eq!(rig.ask(Request::AddressDown { address: address(100) }), Reply::Done);
+}
+
+#[test]
+fn an_address_that_is_not_on_record_is_removed_all_the_same() {
+    let mut rig = Rig::leased();
+    let id = rig.send(Request::AddressDown { address: address(100) });
+    assert_eq!(rig.reply(id), None, "not before it is known to be gone");
+    rig.now_us = rig.sentinel.wake_at_us().expect("a retry");
+    assert_eq!(rig.event(Event::Tick), [Effect::RemoveAddress(address(100))]);
+    rig.event(Event::AddressGone { address: address(100) });
+    assert_eq!(rig.reply(id), Some(Reply::Done));
+    assert!(rig.sentinel.record().addresses.is_empty());
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     ("sentinel_reports_exits_and_kills_the_rest", reports_exits),
     ("sentinel_tells_why_a_start_failed", tells_why_a_start_failed),
     ("sentinel_respawns_a_killed_agent", respawns_a_killed_agent),
+    ("sentinel_removes_an_address_that_no_record_has", removes_a_stray_address),
     ("sentinel_replaces_a_stopped_agent", replaces_a_stopped_agent),
     ("sentinel_is_not_held_up_by_a_child_that_is_reaped", reaps_without_delay),
     ("sentinel_killed_is_replaced_by_its_agent", killed_is_replaced_by_its_agent),
@@ -207,6 +208,17 @@ fn respawns_a_killed_agent() {
     assert!(!welcome.fresh && welcome.deadline_us.is_some());
     assert_eq!(welcome.services[0].process().unwrap().pid, db);
     assert!(runs(db));
+}
+
+/// Of a sentinel whose record was lost, say.
+fn removes_a_stray_address() {
+    network();
+    let mut rig = Rig::leased(LONG);
+    run("ip address add 10.9.0.100/24 dev left");
+    assert!(holds_address());
+    rig.done(Request::AddressDown { address: address() });
+    assert!(!holds_address());
+    assert!(rig.record().addresses.is_empty());
 }
 
 fn replaces_a_stopped_agent() {

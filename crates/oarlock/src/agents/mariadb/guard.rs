@@ -135,6 +135,8 @@ impl<L: Launcher> Context<L> {
                 return Ok(());
             }
             self.pause(deadline, "a first confirmation of the standby").await?;
+            // Each try is a commit of its own.
+            tokio::time::sleep(LOOK * 10).await;
         }
     }
 
