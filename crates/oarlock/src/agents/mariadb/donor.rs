@@ -176,6 +176,9 @@ async fn give<L: Launcher>(context: &Shared<L>, channel: &mut Channel) -> Result
     let path = context.tool("mariadb-backup")?;
     let mut command = Command::new(&path);
     command.args(["--no-defaults", "--backup", "--stream=xbstream", "--skip-ssl"]);
+    // At its end commits are blocked until it has looked at the log once more, which it does once a second by itself:
+    // clients waited for that, and so did our own probe.
+    command.arg("--log-copy-interval=20");
     command.arg(format!("--user={}", settings.admin)).arg(format!("--socket={}", settings.socket().display()));
     command.arg(format!("--datadir={}", settings.data_dir.display()));
     command.arg(format!("--target-dir={}", context.run_file("copy").display()));
