@@ -64,6 +64,8 @@ impl World {
             self.hosts[*host].acts()
                 && self.hosts[*host].linked
                 && !self.network.clients_cut.contains(host)
+                // Who is cut off from the core is cut off from the clients, who are with the core.
+                && self.is_counted(self.hosts[*host].id)
                 && self.hosts[*host].run.addresses().contains(&me.address)
         };
         let hosts: Vec<usize> = (0..self.hosts.len()).filter(there).collect();
