@@ -347,7 +347,7 @@ impl Template for MariaSettings {
     fn copy_template(&self) {
         static TEMPLATE: OnceLock<TempDir> = OnceLock::new();
         let template = TEMPLATE.get_or_init(|| {
-            let dir = TempDir::with_prefix_in("oarlock-template-", "/tmp").unwrap();
+            let dir = TempDir::with_prefix_in("oarlock-template-", env!("CARGO_TARGET_TMPDIR")).unwrap();
             let data = format!("--datadir={}", dir.path().display());
             let options = ["--no-defaults", "--auth-root-authentication-method=socket", "--skip-test-db"];
             let tool = self.tools_dir.join("mariadb-install-db");
