@@ -5,7 +5,7 @@ mod postgres;
 
 use oarlock_lab::Engine;
 use oarlock_lab::client::{Session, Target, create_table, fetch_rows};
-use oarlock_lab::history::{Attempt, History, IdleEvent, Outcome, Rows, Stamp, check, outage_around};
+use oarlock_lab::history::{Attempt, History, IdleEvent, Outcome, Rows, Stamp, check, outage_around, wrongly_seen};
 use postgres::Postgres;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -127,6 +127,28 @@ fn a_quiet_run_is_clean_and_a_missing_or_doubled_row_is_caught() {
     assert_eq!(verdict.lost, [7]);
     assert_eq!(verdict.doubled, [8]);
     assert_eq!(verdict.unexpected, [999_999]);
+}
+
+#[test]
+fn readers_of_the_service_and_of_a_server_by_name_are_told_apart() {
+    let Some(postgres) = postgres() else { return };
+    let server = postgres.start();
+    let client = Client::start(&postgres, &["--readers", "1", "--reader-host", "localhost"]);
+    let showed = |h: &History, by_name: bool| {
+        h.reads.iter().any(|r| r.server.is_some() == by_name && r.reader == u32::from(by_name) && !r.newest.is_empty())
+    };
+    client.await_log("a read of each", |h| showed(h, false) && showed(h, true));
+    drop(server);
+    let _server = postgres.start();
+    client.await_log("a read over a second connection", |h| {
+        [0, 1].iter().all(|reader| h.reads.iter().any(|r| r.reader == *reader && r.session == 1))
+    });
+    let history = client.stop();
+    assert!(history.reads.iter().all(|r| !r.standby && r.server.as_deref().is_none_or(|s| s == "localhost")));
+    assert_eq!(wrongly_seen(&history, &rows(&postgres)), Vec::<String>::new());
+    let newest = history.reads.iter().flat_map(|r| &r.newest).map(|(_, id)| *id).max().unwrap();
+    admin(&postgres, &format!("DELETE FROM bench.rows WHERE id = {newest}"));
+    assert_eq!(wrongly_seen(&history, &rows(&postgres)).len(), 1);
 }
 
 #[test]

@@ -38,6 +38,9 @@ pub struct ClientArgs {
     /// How many readers, each with a connection of its own.
     #[arg(long, default_value_t = 0)]
     readers: u32,
+    /// One more reader for each of these servers, asked by name, whatever it is: standby or not.
+    #[arg(long)]
+    reader_host: Vec<String>,
     /// Time between the beginnings of two of a writer's attempts, in milliseconds.
     #[arg(long, default_value_t = 10)]
     interval_ms: u64,
@@ -92,8 +95,8 @@ async fn run_until_stopped(args: &ClientArgs) -> Result<()> {
         let writer = writer::Writer::new(number, &run, args.target.clone(), pace, log.clone());
         tasks.spawn(writer.run(stopped.clone()));
     }
-    for number in 0..args.readers {
-        tasks.spawn(reader::read(number, run.clone(), args.target.clone(), log.clone(), stopped.clone()));
+    for reader in readers(args, &run) {
+        tasks.spawn(reader::read(reader, log.clone(), stopped.clone()));
     }
     for number in 0..args.connections {
         tasks.spawn(idle::hold(number, args.target.clone(), log.clone(), stopped.clone()));
@@ -112,6 +115,17 @@ async fn run_until_stopped(args: &ClientArgs) -> Result<()> {
         ended.context("a task of the client ended")??;
     }
     log.write(&Line::End { at: Stamp::now() })
+}
+
+/// Those of the service, then those of the servers that are asked by name.
+fn readers(args: &ClientArgs, run: &str) -> Vec<reader::Reader> {
+    let hosts = (0..args.readers).map(|_| None).chain(args.reader_host.iter().map(Some));
+    let reader = |(number, host): (u32, Option<&String>)| {
+        let by_name = host.is_some();
+        let target = Target { host: host.unwrap_or(&args.target.host).clone(), ..args.target.clone() };
+        reader::Reader { number, run: run.to_owned(), target, by_name }
+    };
+    (0..).zip(hosts).map(reader).collect()
 }
 
 async fn elapsed(duration_ms: Option<u64>) {

@@ -7,11 +7,13 @@
 mod check;
 mod gaps;
 mod record;
+mod seen;
 mod split;
 mod stale;
 
 pub use check::{Rows, Verdict, check};
 pub use gaps::{Gap, RefusedSpan, gaps_above, outage_around, refused_spans};
 pub use record::{Attempt, History, IdleChange, IdleEvent, Line, Outcome, Read, Stamp, Start, row_id};
+pub use seen::{Backwards, Gone, age_on_standbys, backwards, gone, wrong as wrongly_seen};
 pub use split::{Handover, handovers};
 pub use stale::{Stale, stale};

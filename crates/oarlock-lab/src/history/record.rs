@@ -121,6 +121,15 @@ pub struct IdleChange {
 pub struct Read {
     /// Which of the client's readers, from 0.
     pub reader: u32,
+    /// Which of that reader's connections, from 0.
+    #[serde(default)]
+    pub session: u32,
+    /// The server that it asks by name; absent for a reader of the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Whether a standby answered, by its own words. Not known of a read that showed nothing.
+    #[serde(default)]
+    pub standby: bool,
     /// When it was sent.
     pub begun: Stamp,
     /// When its answer was there.
@@ -218,7 +227,7 @@ mod tests {
         "\n",
         r#"{"line":"attempt","id":2,"writer":0,"outcome":"refused","begun":{"wall_us":14,"mono_us":4},"sent":null,"done":{"wall_us":15,"mono_us":5},"error":"connect"}"#,
         "\n",
-        r#"{"line":"read","reader":0,"begun":{"wall_us":16,"mono_us":6},"done":{"wall_us":17,"mono_us":7},"newest":[[0,1]]}"#,
+        r#"{"line":"read","reader":0,"session":2,"standby":false,"begun":{"wall_us":16,"mono_us":6},"done":{"wall_us":17,"mono_us":7},"newest":[[0,1]]}"#,
         "\n",
     );
 

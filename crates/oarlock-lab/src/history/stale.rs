@@ -16,8 +16,8 @@ pub struct Stale {
     pub shown: Option<i64>,
 }
 
-/// Every stale read of a history whose readers read from the primary: who owns the address must show
-/// whatever anybody acknowledged before.
+/// Every stale read through the service: who owns the address must show whatever anybody acknowledged
+/// before. What a server shows that was asked by name may be old.
 ///
 /// A writer numbers its rows upwards and writes one at a time, so its newest row stands for all before.
 pub fn stale(history: &History) -> Vec<Stale> {
@@ -34,7 +34,7 @@ pub fn stale(history: &History) -> Vec<Stale> {
         stale.then_some(Stale { reader: read.reader, writer, acked: newest, shown })
     };
     let of_read = |read| acked.iter().filter_map(move |(writer, rows)| found(read, *writer, rows));
-    history.reads.iter().flat_map(of_read).collect()
+    history.reads.iter().filter(|read| read.server.is_none()).flat_map(of_read).collect()
 }
 
 #[cfg(test)]
@@ -59,6 +59,9 @@ mod tests {
         };
         let read = |begun, newest: &[(u32, i64)]| Read {
             reader: 7,
+            session: 0,
+            server: None,
+            standby: false,
             begun: at(begun),
             done: at(begun + 1),
             newest: newest.to_vec(),

@@ -3,7 +3,7 @@
 
 use super::bed::{Bed, FRONTEND};
 use super::writers::Writer;
-use crate::history::{History, Stamp};
+use crate::history::{History, Stamp, wrongly_seen};
 use crate::plot::Mark;
 use crate::product::{ClusterStatus, GROUP};
 use anyhow::{Context, Result};
@@ -184,11 +184,15 @@ impl<'a> Trial<'a> {
         traces.changes = self.bed.cluster()?.epoch().saturating_sub(self.epoch);
         for writer in self.direct.iter().chain([&self.users]) {
             let Some(history) = writer.history()? else { continue };
-            let verdict = crate::history::check(&history, &writer.rows(self.bed)?);
+            let rows = writer.rows(self.bed)?;
+            let verdict = crate::history::check(&history, &rows);
             traces.lost += verdict.lost.len();
             if !verdict.clean() {
                 traces.wrong_rows.push(format!("{}: {verdict}", writer.run));
             }
+            traces
+                .wrong_rows
+                .extend(wrongly_seen(&history, &rows).iter().map(|what| format!("{}: {what}", writer.run)));
         }
         Ok(traces)
     }

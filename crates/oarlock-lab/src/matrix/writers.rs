@@ -36,16 +36,13 @@ impl Writer {
         Writer::start(bed, host, run, dir, &more)
     }
 
-    /// Starts the users' client of a set test in `host`: several writers, and readers.
+    /// Starts the users' client of a set test in `host`: several writers, readers through the service, and
+    /// one reader on each server, of which all but one are standbys.
     pub fn of_set_test(bed: &Bed, host: &str, run: &str, dir: &Path) -> Result<Writer> {
-        let more = ["--host", "oar", "--writers", "4", "--readers", "2", "--interval-ms", "20"];
-        Writer::start(
-            bed,
-            host,
-            run,
-            dir,
-            &[&more[..], &["--connections", "3", "--create-within-ms", "30000"]].concat(),
-        )
+        let mut more = vec!["--host", "oar", "--writers", "4", "--readers", "2", "--interval-ms", "20"];
+        more.extend(["--connections", "3", "--create-within-ms", "30000"]);
+        more.extend(bed.servers().into_iter().flat_map(|server| ["--reader-host", server]));
+        Writer::start(bed, host, run, dir, &more)
     }
 
     /// Starts a client on a server against that server's own database.
