@@ -2,7 +2,8 @@
 # The first process of a host's namespaces, still on the machine's file system. It makes the
 # host's own file system, waits until its cables are plugged in, and becomes the host's pid 1.
 # Arguments: name, directory, lower layers, program directory, home
-# directories, addresses (link=address/prefix …).
+# directories, addresses (link=address/prefix …). HIERARCHIES names the control groups, DISKS the disks of
+# its own as name=mode=place.
 set -eu
 name=$1 dir=$2 lower=$3 bin=$4 home=$5
 shift 5
@@ -13,6 +14,22 @@ read -r pid rest </proc/self/stat
 hostname "$name"
 mount -t overlay overlay -o "lowerdir=$lower,upperdir=$dir/upper,workdir=$dir/work" "$dir/mnt"
 cd "$dir/mnt"
+
+# Each disk takes the place of a directory, at first with what the layers have there and nothing else: who
+# finds lost+found in an agent's directory would take it for somebody's memory. It goes last: while it is
+# there, the copy may be incomplete.
+for disk in $DISKS; do
+    image=$dir/${disk%%=*}.image rest=${disk#*=}
+    mode=${rest%%=*} place=.${rest#*=}
+    mkdir -p "$dir/disk"
+    mkdir -p -m "$mode" "$place"
+    mount -t ext4 -o loop,nodev "$image" "$dir/disk"
+    if [ -d "$dir/disk/lost+found" ]; then
+        cp -a "$place/." "$dir/disk/"
+        rmdir "$dir/disk/lost+found"
+    fi
+    mount --move "$dir/disk" "$place"
+done
 
 mount -t proc -o nosuid,nodev,noexec proc proc
 mount -t sysfs -o nosuid,nodev,noexec sysfs sys

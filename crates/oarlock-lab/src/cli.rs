@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Error, Result, anyhow};
 use clap::{Args, Subcommand};
 
+use crate::disk::{Disk, Trouble};
 use crate::lab::{Lab, Status};
 use crate::layout::Layout;
 use crate::matrix::{self, MatrixArgs};
@@ -50,6 +51,20 @@ pub enum Command {
     Cut(Cable),
     /// Undo cuts of a host
     Heal(Cable),
+    /// Fill or freeze a disk of a host's own, or undo that (after `up --disks`)
+    Disk {
+        /// The host
+        host: String,
+        /// What the disk holds
+        #[arg(value_enum)]
+        disk: Disk,
+        /// What is wrong with it
+        #[arg(value_enum)]
+        trouble: Trouble,
+        /// End that
+        #[arg(long)]
+        undo: bool,
+    },
     /// Show hosts, their pid 1 and addresses, the service address, what is cut
     Status {
         /// Print JSON
@@ -85,6 +100,9 @@ pub struct Up {
     /// The hosts' Debian release
     #[arg(long, value_enum, default_value_t)]
     suite: Suite,
+    /// Give the database of each server and the memory of each agent a disk of its own, to fill and freeze
+    #[arg(long)]
+    disks: bool,
     /// Only the hosts, without building the product and making a cluster
     #[arg(long)]
     bare: bool,
@@ -163,6 +181,8 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Poweron { hosts } => lab.poweron(&names(hosts))?,
         Command::Cut(cable) => lab.cut(&cable.host, &cable.cut())?,
         Command::Heal(cable) => lab.heal(&cable.host, &cable.cut())?,
+        Command::Disk { host, disk, trouble, undo: false } => lab.trouble(host, *disk, *trouble)?,
+        Command::Disk { host, disk, trouble, undo: true } => lab.relieve(host, *disk, *trouble)?,
         Command::Status { json: true } => {
             println!("{}", serde_json::to_string_pretty(&lab.status()?)?)
         }
@@ -190,7 +210,7 @@ fn bring_up(lab: &Lab, up: &Up) -> Result<ExitCode> {
         eprintln!("error: the lab cannot do {missing} yet");
         return Ok(ExitCode::from(NOT_YET));
     }
-    let shape = Shape { layout: up.layout, db: up.db, timing: up.timing, suite: up.suite };
+    let shape = Shape { layout: up.layout, db: up.db, timing: up.timing, suite: up.suite, disks: up.disks };
     if !up.bare {
         product::build(lab)?;
     }

@@ -12,9 +12,10 @@ use anyhow::{Context, Result, bail};
 use crate::cgroup::{self, Hierarchy};
 use crate::deadline::{self, Outcome, kill_group, output};
 use crate::layout::{PREFIX_LENGTH, Spec};
-use crate::net;
 use crate::paths::Paths;
 use crate::process::Process;
+use crate::state::Engine;
+use crate::{disk, net};
 
 const START: &str = include_str!("../assets/start-host.sh");
 /// Namespaces of a host.
@@ -32,6 +33,8 @@ pub(crate) struct Machine<'a> {
     pub packages: &'a [PathBuf],
     pub hierarchies: &'a [Hierarchy],
     pub wires: Process,
+    /// The engine whose hosts have disks of their own; `None` when none has.
+    pub disks: Option<Engine>,
 }
 
 /// Starts `spec` with its cables plugged in but without carrier; returns its pid 1 and its
@@ -77,6 +80,7 @@ fn start(machine: &Machine<'_>, spec: &Spec, dir: &Path) -> Result<Child> {
     let lowers = [layer.as_path()].into_iter().chain(machine.packages.iter().map(PathBuf::as_path));
     let lowers: Vec<String> = lowers.chain([machine.root]).map(|path| path.display().to_string()).collect();
     let lower = lowers.join(":");
+    let disks = machine.disks.map(|engine| disk::prepare(dir, spec, engine)).transpose()?;
     let mut command = cgroup::join(machine.hierarchies, &machine.paths.lab_id(), spec.name);
     command
         .args(unshare)
@@ -86,6 +90,7 @@ fn start(machine: &Machine<'_>, spec: &Spec, dir: &Path) -> Result<Child> {
         .arg(machine.paths.home())
         .args(spec.links().iter().map(|link| format!("{link}={}/{PREFIX_LENGTH}", spec.address(*link))))
         .env("HIERARCHIES", names.join(" "))
+        .env("DISKS", disks.unwrap_or_default())
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -93,17 +98,24 @@ fn start(machine: &Machine<'_>, spec: &Spec, dir: &Path) -> Result<Child> {
     command.spawn().with_context(|| format!("cannot start {}", spec.name))
 }
 
-/// Cuts the power: cables first, then every process in one instant, then what the kernel kept.
+/// Cuts the power: cables first, then every process in one instant, then what the kernel kept. A disk that
+/// stands still goes on just before, or the kernel would keep those who wait for it.
 pub(crate) fn power_off(machine: &Machine<'_>, hosts: &[(&Spec, Process)]) -> Result<()> {
     for (spec, _) in hosts {
         net::unplug(machine.wires, spec)?;
     }
     for (spec, process) in hosts {
+        if machine.disks.is_some() {
+            disk::thaw_all(*process);
+        }
         process.kill(KILL).with_context(|| format!("cannot power off {}", spec.name))?;
     }
     for (spec, _) in hosts {
         net::remove(machine.wires, spec)?;
         cgroup::remove(machine.hierarchies, &machine.paths.lab_id(), Some(spec.name), KILL)?;
+        if machine.disks.is_some() {
+            disk::await_release(&[machine.paths.host(spec.name)], KILL)?;
+        }
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::cgroup::{self, Hierarchy};
+use crate::disk::{Disk, Trouble};
 use crate::host::{self, Host, Machine};
 use crate::layout::{Kind, SERVICE_ADDRESS, SERVICE_NAME, Spec};
 use crate::net::{self, Block, Cut};
@@ -18,7 +19,7 @@ use crate::paths::Paths;
 use crate::process::Process;
 use crate::state::{Engine, Shape, State, lock};
 use crate::suite::Suite;
-use crate::{apt, deadline, layer, root};
+use crate::{apt, deadline, disk, layer, root};
 
 /// How long a command waits for another one that changes the lab.
 const TURN: Duration = Duration::from_secs(60);
@@ -159,6 +160,7 @@ impl Lab {
     }
 
     fn clear(&self) -> Result<()> {
+        self.processes().into_iter().for_each(disk::thaw_all);
         if let Ok(Some(state)) = State::load(&self.paths) {
             for process in state.hosts.values().chain([&state.wires]) {
                 process.kill(Duration::from_secs(10))?;
@@ -166,6 +168,7 @@ impl Lab {
         }
         self.kill_strays()?;
         cgroup::remove(&self.hierarchies, &self.paths.lab_id(), None, Duration::from_secs(10))?;
+        disk::await_release(&self.host_dirs(), Duration::from_secs(10))?;
         for dir in ["hosts", "layer", "bin", "home"] {
             let dir = self.paths.run.join(dir);
             match fs::remove_dir_all(&dir) {
@@ -184,23 +187,29 @@ impl Lab {
     /// Kills what is in the lab's control groups although no state names it: a power-on that was
     /// interrupted, or a state file that was lost.
     fn kill_strays(&self) -> Result<()> {
+        self.processes().iter().try_for_each(|process| process.kill(Duration::from_secs(10)))
+    }
+
+    /// Everything that is in the lab's control groups.
+    fn processes(&self) -> Vec<Process> {
         let lab = self.paths.lab_id();
+        let mut pids: BTreeSet<i32> = BTreeSet::new();
         for hierarchy in &self.hierarchies {
             let Ok(groups) = fs::read_dir(hierarchy.mount.join(&lab)) else {
                 continue;
             };
             for group in groups.flatten() {
-                let Ok(text) = fs::read_to_string(group.path().join("cgroup.procs")) else {
-                    continue;
-                };
-                for pid in text.lines().filter_map(|line| line.parse().ok()) {
-                    if let Ok(process) = Process::of(pid) {
-                        process.kill(Duration::from_secs(10))?;
-                    }
-                }
+                let text = fs::read_to_string(group.path().join("cgroup.procs")).unwrap_or_default();
+                pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
             }
         }
-        Ok(())
+        pids.into_iter().filter_map(|pid| Process::of(pid).ok()).collect()
+    }
+
+    /// The directories of all hosts there are, whatever the state says.
+    fn host_dirs(&self) -> Vec<PathBuf> {
+        let hosts = fs::read_dir(self.paths.run.join("hosts")).into_iter().flatten();
+        hosts.flatten().map(|host| host.path()).collect()
     }
 
     /// The powered host called `name`.
@@ -285,6 +294,37 @@ impl Lab {
         state.save(&self.paths)
     }
 
+    /// Begins a trouble of a disk of `name`, a powered host.
+    pub fn trouble(&self, name: &str, disk: Disk, trouble: Trouble) -> Result<()> {
+        self.on_disk(name, disk, |host, place| disk::begin(host, place, trouble))
+    }
+
+    /// Ends a trouble of a disk of `name`, a powered host. One that is not there is no error.
+    pub fn relieve(&self, name: &str, disk: Disk, trouble: Trouble) -> Result<()> {
+        self.on_disk(name, disk, |host, place| disk::end(host, place, trouble))
+    }
+
+    /// Ends all troubles of all disks of powered hosts.
+    pub fn relieve_all(&self) -> Result<()> {
+        let shape = self.state()?.shape;
+        for host in shape.layout.hosts().iter().filter(|_| shape.disks) {
+            for disk in Disk::of(host.kind) {
+                // Thawed first: making room is a write.
+                self.relieve(host.name, *disk, Trouble::Frozen)?;
+                self.relieve(host.name, *disk, Trouble::Full)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_disk(&self, name: &str, disk: Disk, act: impl FnOnce(Process, &str) -> Result<()>) -> Result<()> {
+        // Not while its power is cut: a disk frozen then would stay for ever.
+        let _turn = self.turn()?;
+        let host = self.host(name)?;
+        let place = disk.place(self.state()?.shape.db);
+        act(host.process, place).with_context(|| format!("on {name}"))
+    }
+
     fn apply(&self, state: &State) -> Result<()> {
         let layout = state.shape.layout;
         let powered: Vec<&Spec> = layout.hosts().iter().filter(|h| on(state, h.name)).collect();
@@ -327,6 +367,7 @@ impl Lab {
             packages: &state.packages,
             hierarchies: &self.hierarchies,
             wires: state.wires,
+            disks: state.shape.disks.then_some(state.shape.db),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod client;
 pub mod cluster;
 pub mod deadline;
 pub mod demo;
+pub mod disk;
 pub mod history;
 pub mod host;
 pub mod jobs;

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use crate::cluster::{ClusterStatus, GROUP};
+use crate::disk::Disk;
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::layout::{Kind, Layout, PREFIX_LENGTH, SERVICE_ADDRESS, Spec};
@@ -86,6 +87,10 @@ fn init_arguments(state: &crate::state::State) -> Vec<String> {
     match shape.db {
         Engine::Postgresql => push("--postgresql", shape.suite.postgresql().to_owned()),
         Engine::Mariadb => push("--mariadb", shape.suite.mariadb().to_owned()),
+    }
+    if shape.disks && shape.db == Engine::Mariadb {
+        // Below the disk's place, since copies change places beside the data.
+        push("--data-dir", format!("{}/data", Disk::Database.place(shape.db)));
     }
     push("--profile", "oar".to_owned());
     arguments

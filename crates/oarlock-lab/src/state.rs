@@ -87,6 +87,9 @@ pub struct Shape {
     pub timing: Timing,
     /// The hosts' Debian release.
     pub suite: Suite,
+    /// Whether database and agents have disks of their own.
+    #[serde(default)]
+    pub disks: bool,
 }
 
 /// A running lab.

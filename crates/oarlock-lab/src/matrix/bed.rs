@@ -70,7 +70,8 @@ impl Bed {
 
     /// The settings that figures are published under.
     pub fn variant(&self) -> String {
-        format!("{} servers, {:?}, {}", self.shape.layout, self.shape.db, self.shape.timing).to_lowercase()
+        let disks = if self.shape.disks { ", disks of their own" } else { "" };
+        format!("{} servers, {:?}, {}{disks}", self.shape.layout, self.shape.db, self.shape.timing).to_lowercase()
     }
 
     /// A powered host.
@@ -130,7 +131,7 @@ impl Bed {
         })
     }
 
-    /// Undoes what an earlier case may have left: power, cables, stopped agents, standby, failback. This
+    /// Undoes what an earlier case may have left: power, cables, disks, stopped agents, standby, failback. This
     /// is the precondition of the next case, never a part of one.
     pub fn restore(&self, deadline: Duration) -> Result<ClusterStatus> {
         let hosts: Vec<&str> = self.shape.layout.hosts().iter().map(|h| h.name).collect();
@@ -138,6 +139,7 @@ impl Bed {
             self.lab.heal(host, &Cut::default())?;
         }
         self.lab.poweron(&hosts)?;
+        self.lab.relieve_all()?;
         for host in self.voters() {
             product::start_agent(&self.host(host)?)?;
         }
