@@ -1,10 +1,11 @@
 //! Random faults, two at a time, under several writers and readers whose histories are checked: was an
 //! acknowledged row lost, a row written twice or from nowhere, did two servers acknowledge, did a reader
-//! miss what had been acknowledged, and did the cluster come back by itself.
+//! miss what had been acknowledged, did one on a standby show what was then lost or go back, and did the
+//! cluster come back by itself.
 
 mod nemesis;
 
-use crate::history::{Stamp, outage_around, stale};
+use crate::history::{Stamp, age_on_standbys, outage_around, stale};
 use crate::machine;
 use crate::matrix::bed::{Bed, NODE};
 use crate::matrix::trial::{Traces, Trial};
@@ -102,7 +103,7 @@ fn round(bed: &Bed, seed: u64) -> Result<Run> {
     let users = Writer::of_set_test(bed, NODE, &format!("{id}-users"), &dir)?;
     let mut trial = Trial::begin_with(bed, &cluster, users, &id, &dir)?;
     trial.watch_servers()?;
-    let faults = nemesis::draw(&mut Rng::with_seed(seed), &bed.servers());
+    let faults = nemesis::draw(&mut Rng::with_seed(seed), &bed.servers(), bed.shape.disks);
     let begun = Stamp::now();
     play(&mut trial, &faults);
     let whole = bed.restore(WHOLE).and_then(|_| trial.until_served(SERVED));
@@ -154,4 +155,7 @@ fn judge(traces: &Traces, begun: Stamp, run: &mut Run) {
     }
     let (acked, attempts) = (users.acked().count(), users.attempts.len());
     run.note += &format!("; {acked} of {attempts} rows acknowledged, {} reads", users.reads.len());
+    if let Some(age) = age_on_standbys(users) {
+        run.note += &format!(", {} on standbys (up to {:.0} ms old, median {:.0} ms)", age.n, age.max, age.median);
+    }
 }

@@ -1,5 +1,6 @@
 //! What goes wrong in a soak: drawn by a seed, done to the lab, undone.
 
+use crate::disk::{Disk, Trouble};
 use crate::matrix::bed::{Bed, FRONTEND};
 use crate::matrix::trial::Trial;
 use crate::net::{Cut, Direction};
@@ -18,6 +19,8 @@ pub enum What {
     PowerOff,
     /// Its cables, or one, or one direction of them.
     Cut(Cut),
+    /// A disk of its own is full or stands still.
+    Disk(Disk, Trouble),
     /// The agent stands still.
     FreezeAgent,
     /// The sentinel stands still.
@@ -63,6 +66,7 @@ impl fmt::Display for Fault {
 fn name(what: &What) -> String {
     let cut = match what {
         What::Cut(cut) => cut,
+        What::Disk(disk, trouble) => return format!("{trouble:?} disk ({disk:?})"),
         other => return format!("{other:?}"),
     };
     let mut name = "Cut".to_owned();
@@ -77,8 +81,9 @@ fn name(what: &What) -> String {
     name + &cut.loss_percent.map_or_else(String::new, |percent| format!(" {percent} %"))
 }
 
-/// The faults of one round: pairs that overlap, one pair after the other.
-pub fn draw(rng: &mut Rng, servers: &[&'static str]) -> Vec<Fault> {
+/// The faults of one round: pairs that overlap, one pair after the other; with faults of `disks` where the
+/// hosts have their own.
+pub fn draw(rng: &mut Rng, servers: &[&'static str], disks: bool) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut base_ms = 1_000;
     for _ in 0..rng.u64(1..=2) {
@@ -87,8 +92,8 @@ pub fn draw(rng: &mut Rng, servers: &[&'static str]) -> Vec<Fault> {
             let from_ms = base_ms + rng.u64(0..3_000);
             // Short ones end while the cluster is busy with them, long ones after it is done.
             let length_ms = if rng.bool() { rng.u64(100..1_500) } else { rng.u64(1_500..12_000) };
-            let what = draw_kind(rng, servers);
-            let anywhere = !matches!(what, What::FreezeDatabase | What::KillDatabase | What::Move | What::Standby);
+            let what = draw_kind(rng, servers, disks);
+            let anywhere = !servers_only(&what);
             let host = if anywhere && rng.u8(0..3) == 0 { FRONTEND } else { servers[rng.usize(0..servers.len())] };
             let (from, until) = (Duration::from_millis(from_ms), Duration::from_millis(from_ms + length_ms));
             faults.push(Fault { what, host, from, until });
@@ -99,8 +104,15 @@ pub fn draw(rng: &mut Rng, servers: &[&'static str]) -> Vec<Fault> {
     faults
 }
 
-fn draw_kind(rng: &mut Rng, servers: &[&'static str]) -> What {
-    match rng.u8(0..17) {
+fn servers_only(what: &What) -> bool {
+    matches!(
+        what,
+        What::FreezeDatabase | What::KillDatabase | What::Move | What::Standby | What::Disk(Disk::Database, _)
+    )
+}
+
+fn draw_kind(rng: &mut Rng, servers: &[&'static str], disks: bool) -> What {
+    match rng.u8(0..if disks { 22 } else { 17 }) {
         0..=2 => What::PowerOff,
         3..=7 => What::Cut(draw_cut(rng, servers)),
         8 => What::FreezeAgent,
@@ -111,6 +123,9 @@ fn draw_kind(rng: &mut Rng, servers: &[&'static str]) -> What {
         13 => What::KillDatabase,
         14 => What::KillAll,
         15 => What::Restart,
+        17 | 18 => What::Disk(Disk::Database, Trouble::Full),
+        19 | 20 => What::Disk(Disk::Database, Trouble::Frozen),
+        21 => What::Disk(Disk::State, if rng.bool() { Trouble::Full } else { Trouble::Frozen }),
         _ if rng.bool() => What::Move,
         _ => What::Standby,
     }
@@ -142,6 +157,7 @@ impl Fault {
         }
         match &self.what {
             What::PowerOff | What::Cut(_) => Ok(()),
+            What::Disk(disk, trouble) => bed.lab.trouble(host, *disk, *trouble),
             What::FreezeAgent => bed.host(host)?.signal(bed.agent_and_sentinel(host)?.0, "STOP"),
             What::FreezeSentinel => bed.host(host)?.signal(bed.agent_and_sentinel(host)?.1, "STOP"),
             What::FreezeDatabase => database(bed, host, "STOP"),
@@ -161,6 +177,7 @@ impl Fault {
         match &self.what {
             What::PowerOff => trial.power_on(&[host]),
             What::Cut(cut) => bed.lab.heal(host, cut),
+            What::Disk(disk, trouble) => bed.lab.relieve(host, *disk, *trouble),
             What::FreezeAgent | What::FreezeSentinel => bed
                 .shell(host, "for p in $(ps -eo pid=,comm= | sed -n 's/ oarlock$//p'); do kill -CONT $p; done", COMMAND)
                 .map(drop),
@@ -193,12 +210,26 @@ mod tests {
     #[test]
     fn a_seed_draws_the_same_faults_again() {
         let servers = ["server1", "server2"];
-        let drawn = |seed| draw(&mut Rng::with_seed(seed), &servers);
+        let drawn = |seed| draw(&mut Rng::with_seed(seed), &servers, false);
         assert_eq!(drawn(1), drawn(1));
         assert!((0..200).any(|seed| drawn(seed).len() == 4));
         for fault in (0..200).flat_map(drawn) {
             assert!(fault.until > fault.from);
             assert!(fault.host == FRONTEND || servers.contains(&fault.host));
+            assert!(!matches!(fault.what, What::Disk(..)));
         }
+    }
+
+    #[test]
+    fn every_trouble_of_every_disk_is_drawn_where_there_is_such_a_disk() {
+        let drawn = |seed| draw(&mut Rng::with_seed(seed), &["server1", "server2"], true);
+        let faults: Vec<Fault> = (0..500).flat_map(drawn).collect();
+        for (disk, at) in [(Disk::Database, "server1"), (Disk::State, "server2"), (Disk::State, FRONTEND)] {
+            for trouble in [Trouble::Full, Trouble::Frozen] {
+                assert!(faults.iter().any(|f| f.what == What::Disk(disk, trouble) && f.host == at));
+            }
+        }
+        let misplaced = |f: &&Fault| matches!(f.what, What::Disk(Disk::Database, _)) && f.host == FRONTEND;
+        assert_eq!(faults.iter().find(misplaced), None);
     }
 }
