@@ -45,6 +45,8 @@ pub struct GroupConfig {
     pub failback: Failback,
     /// In start order.
     pub resources: Vec<ResourceConfig>,
+    /// Groups that must be up before its services are started; what runs does not need them any more.
+    pub depends: Vec<GroupId>,
 }
 
 /// One resource.

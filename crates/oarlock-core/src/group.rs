@@ -5,6 +5,8 @@ mod owner;
 mod readers;
 mod report;
 
+pub use report::is_up;
+
 use crate::config::{GroupConfig, Kind};
 use crate::entry::Entry;
 use crate::happening::Happening;

@@ -38,6 +38,8 @@ pub struct Rules {
     pub voters_settle: bool,
     /// An epoch that the sentinel refuses to seal is not released.
     pub seal_heeded: bool,
+    /// A service is not started before the groups that its own depends on are up.
+    pub depends_heeded: bool,
 }
 
 impl Default for Rules {
@@ -60,6 +62,7 @@ impl Default for Rules {
             former_lease: true,
             voters_settle: true,
             seal_heeded: true,
+            depends_heeded: true,
         }
     }
 }
@@ -86,6 +89,7 @@ impl Rules {
             "former_lease" => &mut rules.former_lease,
             "voters_settle" => &mut rules.voters_settle,
             "seal_heeded" => &mut rules.seal_heeded,
+            "depends_heeded" => &mut rules.depends_heeded,
             _ => return None,
         };
         *rule = false;

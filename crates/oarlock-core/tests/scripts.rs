@@ -76,4 +76,4 @@ macro_rules! scripts {
     };
 }
 
-scripts!(membership, lease, ownership, planner, restarts, insync, promotion, hand_over, four_servers, readers,);
+scripts!(membership, lease, ownership, planner, restarts, insync, promotion, hand_over, four_servers, depends, readers,);

@@ -104,7 +104,8 @@ fn begin((voters, drift_permille): Beginning) -> State {
     let node = |id| NodeConfig { id: NodeId(id), name: format!("n{id}"), witness: id > 2 };
     let service = ResourceConfig { name: "service".into(), kind: Kind::Service };
     let servers = vec![NodeId(1), NodeId(2)];
-    let group = GroupConfig { name: "g".into(), nodes: servers, failback: Failback::Never, resources: vec![service] };
+    let (failback, resources, depends) = (Failback::Never, vec![service], Vec::new());
+    let group = GroupConfig { name: "g".into(), nodes: servers, failback, resources, depends };
     let timing = Timing { heartbeat: Span(4), lease: LEASE, election: Span(6), stop_budget: Span(1), drift_permille };
     let mut state = State::begin(Config {
         generation: 1,

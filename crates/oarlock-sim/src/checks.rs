@@ -1,6 +1,6 @@
 //! What must hold, and what is remembered to judge it. Each rule has its own file in `invariants`.
 
-use crate::invariants::{leases, monotone_epochs, no_lost_write, voters, witness_memory};
+use crate::invariants::{leases, monotone_epochs, no_lost_write, start_order, voters, witness_memory};
 use crate::world::World;
 use oarlock_core::config::Config;
 use oarlock_core::state::State;
@@ -23,6 +23,8 @@ pub struct Checks {
     pub promises: witness_memory::Memory,
     /// For `monotone_epochs`.
     pub epochs: monotone_epochs::Memory,
+    /// For `start_order`.
+    pub opened: start_order::Memory,
     /// For `voters`.
     pub voters: voters::Memory,
 }
@@ -40,6 +42,7 @@ impl Checks {
             writes: no_lost_write::Memory::default(),
             promises: witness_memory::Memory::default(),
             epochs: monotone_epochs::Memory::default(),
+            opened: start_order::Memory::default(),
             voters: voters::Memory::default(),
         }
     }

@@ -577,6 +577,7 @@ impl World {
         if server.role == Role::Primary {
             server.open = true;
             server.reopen_at = None;
+            self.note_open(resource);
             self.check_open(host, resource);
         }
         self.answer(host, resource, DataObservation::Opened);
@@ -679,6 +680,7 @@ impl World {
         if server.reopen_at.is_some_and(|position| reached >= Some(position)) {
             server.reopen_at = None;
             server.open = true;
+            self.note_open(resource);
             self.check_open(host, resource);
         }
     }

@@ -82,6 +82,8 @@ impl Plan {
             variant.timing = if draw.chance(400) { Timing::FAST } else { Timing::BALANCED };
             variant.failback = if draw.chance(300) { Failback::Auto } else { Failback::Never };
             variant.readers = draw.chance(300);
+            // Not drawn: even seeds stay what they were before groups could depend on each other.
+            variant.depends = self.seed % 2 == 1;
         }
         variant.failback = self.failback.unwrap_or(variant.failback);
         let mut world = World::new(self.seed, variant);

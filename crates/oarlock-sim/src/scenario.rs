@@ -1,7 +1,7 @@
 //! The clusters that are simulated.
 
 use oarlock_core::config::{Config, Failback, GroupConfig, Kind, NodeConfig, ResourceConfig, Timing};
-use oarlock_core::ids::NodeId;
+use oarlock_core::ids::{GroupId, NodeId};
 use std::fmt;
 use std::str::FromStr;
 
@@ -49,13 +49,15 @@ pub struct Variant {
     pub failback: Failback,
     /// Whether there is an address for readers.
     pub readers: bool,
+    /// With four servers: whether the service is started only while the database is up.
+    pub depends: bool,
 }
 
 impl Variant {
     /// The plain form of a layout.
     #[must_use]
     pub fn plain(layout: Layout) -> Variant {
-        Variant { layout, timing: Timing::BALANCED, failback: Failback::Never, readers: false }
+        Variant { layout, timing: Timing::BALANCED, failback: Failback::Never, readers: false, depends: true }
     }
 
     /// The configuration every node starts with.
@@ -75,7 +77,8 @@ impl Variant {
                     kinds.push(("readers", Kind::ReaderAddress));
                 }
                 let oar = [("oarvip", Kind::Address), ("oar-server", Kind::Service)];
-                let groups = vec![self.group("db", &[3, 4], &kinds), self.group("oar", &[1, 2], &oar)];
+                let mut groups = vec![self.group("db", &[3, 4], &kinds), self.group("oar", &[1, 2], &oar)];
+                groups[1].depends = self.depends.then_some(GroupId(0)).into_iter().collect();
                 let names: &[&str] = &["oar1", "oar2", "db1", "db2", "frontend"];
                 (if self.layout == Layout::Four { names } else { &names[..4] }, groups)
             }
@@ -104,6 +107,7 @@ impl Variant {
                 .iter()
                 .map(|(name, kind)| ResourceConfig { name: (*name).to_owned(), kind: *kind })
                 .collect(),
+            depends: Vec::new(),
         }
     }
 }

@@ -113,6 +113,7 @@ impl World {
                 let request = if self.hosts[host].run.program(resource).is_some() {
                     Request::Guarded { name, guard }
                 } else {
+                    self.check_start_order(resource);
                     Request::Spawn { name, command: Box::default(), guard: Some(guard) }
                 };
                 self.ask(host, Asked::ServiceStart(resource), request);

@@ -234,3 +234,9 @@ fn a_member_is_not_replaced() {
 fn clients_see_what_every_member_has() {
     shows(Layout::Two, Rules { open_flushed: false, ..Rules::default() }, "no_lost_write", row_of_one);
 }
+
+#[test]
+fn services_wait_for_the_groups_they_depend_on() {
+    let broken = Rules { depends_heeded: false, ..Rules::default() };
+    shows(Layout::Four, broken, "start_order", Directed::until_settled);
+}

@@ -1,9 +1,10 @@
 //! The owner's side of a group: run it, hand it over, give it up.
 
+use super::report::is_up;
 use super::{Driver, Out, Site, Stage, Unit};
 use crate::entry::Entry;
 use crate::happening::Happening;
-use crate::ids::{NodeId, ResourceId};
+use crate::ids::{GroupId, NodeId, ResourceId};
 use crate::machine::address::AddressState;
 use crate::machine::database::{DatabaseState, DatabaseWant};
 use crate::machine::guarding::{Step, View};
@@ -179,6 +180,12 @@ impl Driver {
         if group.must_wait && site.rules.stop_wait { since + timing.with_drift(timing.stop_budget) } else { since }
     }
 
+    /// The first group that this one depends on and that is not up, as its owner last said.
+    fn awaited(&self, site: &Site<'_>) -> Option<GroupId> {
+        let config = site.state.config.group(self.id)?;
+        config.depends.iter().copied().find(|id| !is_up(site.state, site.reports, *id))
+    }
+
     fn run(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
         let guard = self.guard(site, group);
         let frozen = site.state.maintenance;
@@ -187,6 +194,7 @@ impl Driver {
         let open = self.database().is_none_or(super::Database::is_open);
         let looked = self.database().is_none_or(super::Database::is_inspected);
         let due = site.now >= self.unguarded_from(site, group);
+        let awaited = site.rules.depends_heeded && self.awaited(site).is_some();
         let mut ready = open && due;
         if frozen {
             return;
@@ -199,7 +207,10 @@ impl Driver {
                     command.map(Command::Address)
                 }
                 Unit::Service(service) => {
-                    let want = if ready {
+                    let want = if ready && awaited {
+                        // It is not started yet; one that runs bears a short absence better than a restart.
+                        None
+                    } else if ready {
                         Some(ServiceWant::Up { guard, takeover: true })
                     } else if primary || service.is_down() {
                         None

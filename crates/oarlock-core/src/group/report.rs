@@ -2,12 +2,13 @@
 
 use super::{Driver, Out, Site, Unit, failures, failures_of};
 use crate::happening::Happening;
-use crate::ids::{NodeId, ResourceId};
+use crate::ids::{GroupId, NodeId, ResourceId};
 use crate::machine::address::AddressState;
 use crate::machine::database::DatabaseState;
 use crate::machine::service::ServiceState;
-use crate::message::{CopyReport, GroupReport, ResourceReport};
+use crate::message::{CopyReport, GroupReport, Report, ResourceReport};
 use crate::state::State;
+use std::collections::BTreeMap;
 
 impl Driver {
     /// A node's report of this group.
@@ -93,6 +94,14 @@ impl Driver {
             out.push(Out::Record(Happening::Resource { resource, state: state.to_owned(), reason: None }));
         }
     }
+}
+
+/// Whether a group is all up, as its owner last said.
+pub fn is_up(state: &State, reports: &BTreeMap<NodeId, Report>, id: GroupId) -> bool {
+    let Some(owner) = state.living_owner(id) else { return false };
+    // A report of a former life says nothing of this one.
+    let current = reports.get(&owner).filter(|report| report.incarnation == state.node(owner).incarnation);
+    current.and_then(|report| report.groups.get(usize::from(id.0))).is_some_and(|report| report.ready)
 }
 
 fn resource_report(unit: &Unit) -> ResourceReport {

@@ -3,6 +3,7 @@
 use super::Core;
 use crate::config::{GroupConfig, Kind, NodeConfig};
 use crate::consensus::Consensus;
+use crate::group;
 use crate::ids::{GroupId, NodeId, ResourceId};
 use crate::message::GroupReport;
 use crate::planner::{self, Knowledge};
@@ -41,6 +42,12 @@ impl Core {
         }
         if !group.reason.is_empty() {
             lines.push(format!("last moved because: {}", group.reason));
+        }
+        for (name, up) in self.dependencies(config) {
+            lines.push(match up {
+                true => format!("depends on {name}, which is up"),
+                false => format!("depends on {name}, which is not up: services are not started, those that run stay"),
+            });
         }
         let members: Vec<String> = group.in_sync.keys().map(|node| name(*node)).collect();
         if config.data_resource(id).is_some() {
@@ -143,6 +150,18 @@ impl Core {
         }
     }
 
+    /// The groups that one depends on, by name, and whether they are up.
+    fn dependencies<'a>(&'a self, config: &'a GroupConfig) -> impl Iterator<Item = (&'a str, bool)> {
+        let known = config.depends.iter().filter_map(|id| Some((*id, self.state.config.group(*id)?)));
+        known.map(|(id, other)| (other.name.as_str(), group::is_up(&self.state, &self.reports, id)))
+    }
+
+    /// What a group that is not up waits for, in words.
+    fn waiting(&self, config: &GroupConfig) -> Option<String> {
+        let (name, _) = self.dependencies(config).find(|(_, up)| !up)?;
+        Some(format!("waits for group {name} before it starts services"))
+    }
+
     fn group_report(&self, node: NodeId, id: GroupId) -> Option<&GroupReport> {
         // What a node said before it died says nothing of now.
         let report = self.reports.get(&node).filter(|_| self.state.is_alive(node))?;
@@ -158,7 +177,7 @@ impl Core {
         let (state, reason) = match (owner, &placed) {
             (Some(_), _) if leaving => ("stopping", Some(group.reason.clone())),
             (Some(_), _) if ready => ("started", Some(group.reason.clone())),
-            (Some(_), _) => ("starting", Some(group.reason.clone())),
+            (Some(_), _) => ("starting", Some(self.waiting(config).unwrap_or_else(|| group.reason.clone()))),
             (None, Ok(_)) => ("stopped", None),
             (None, Err(reason)) => ("blocked", Some(reason.clone())),
         };

@@ -1,6 +1,6 @@
 //! The language of the scripts: what an administrator, a fault or a client does.
 //!
-//! `cluster two|four [timing=fast|balanced] [failback=auto] [readers] [off]` begins; then
+//! `cluster two|four [timing=fast|balanced] [failback=auto] [readers] [depends] [off]` begins; then
 //! `run 300ms`, `until CONDITION`, `poweroff`/`poweron NODE…`, `cut NODE PEER|all [in|out]`,
 //! `cut-replication NODE PEER`, `heal`, `freeze`/`thaw NODE`, `kill-agent NODE`, `kill RESOURCE NODE`,
 //! `hang`/`wake RESOURCE NODE`, `fail NODE RESOURCE VERB [TIMES]`, `mend NODE RESOURCE`,
@@ -266,6 +266,7 @@ fn config(layout: &str, options: &[&str]) -> Config {
             .filter(|(_, kind)| *kind != Kind::ReaderAddress || options.contains(&"readers"))
             .map(|(name, kind)| ResourceConfig { name: (*name).into(), kind: *kind })
             .collect(),
+        depends: if name == "oar" && options.contains(&"depends") { vec![GroupId(0)] } else { Vec::new() },
     };
     let db = ("db", Kind::Postgresql);
     let (oar, readers) = (("oar-server", Kind::Service), ("readers", Kind::ReaderAddress));

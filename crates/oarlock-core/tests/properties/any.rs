@@ -56,7 +56,7 @@ fn group_config() -> impl Strategy<Value = GroupConfig> {
     (kinds, failback, nodes, 2_usize..usize::from(NODES)).prop_map(|(kinds, failback, mut nodes, count)| {
         nodes.truncate(count);
         let resources = kinds.iter().map(|kind| ResourceConfig { name: format!("{kind:?}"), kind: *kind }).collect();
-        GroupConfig { name: "group".into(), nodes, failback, resources }
+        GroupConfig { name: "group".into(), nodes, failback, resources, depends: Vec::new() }
     })
 }
 

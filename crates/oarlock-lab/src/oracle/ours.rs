@@ -99,6 +99,7 @@ fn group_config(group: &Group) -> GroupConfig {
         nodes: group.order.iter().copied().map(node).collect(),
         failback: if group.returns { Failback::Auto } else { Failback::Never },
         resources: [Kind::Address, main].map(resource).to_vec(),
+        depends: Vec::new(),
     }
 }
 
