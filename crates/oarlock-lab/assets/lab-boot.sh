@@ -6,7 +6,7 @@ install -d -m 2775 -o postgres -g postgres /run/postgresql
 if id mysql >/dev/null 2>&1; then
     # Where clients on this host look for the server; the product's has its socket in a directory of its own.
     install -d -m 755 -o mysql -g mysql /run/mysqld
-    ln -s /run/oarlock/oar-db/mariadb.sock /run/mysqld/mysqld.sock
+    ln -s "/run/oarlock/$(cat /etc/lab/database-group)-db/mariadb.sock" /run/mysqld/mysqld.sock
 fi
 /usr/sbin/sshd
 if [ -e /etc/lab/kind.node ]; then

@@ -4,7 +4,7 @@ use oarlock_core::status::{GroupStatus, ResourceStatus, Status};
 use serde::Deserialize;
 use std::ops::Deref;
 
-/// The name of the lab's cluster group.
+/// The name of the group that runs everything with two servers, and OAR with four.
 pub const GROUP: &str = "oar";
 
 /// The cluster as one of its nodes sees it.
@@ -21,18 +21,30 @@ impl Deref for ClusterStatus {
 }
 
 impl ClusterStatus {
-    /// The lab's group.
+    /// The group with the database.
     #[must_use]
     pub fn group(&self) -> Option<&GroupStatus> {
-        self.groups.iter().find(|group| group.name == GROUP)
+        self.databases().next().map(|(group, _)| group)
     }
 
-    /// The owner of the lab's group.
+    /// The group of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&GroupStatus> {
+        self.groups.iter().find(|group| group.name == name)
+    }
+
+    /// The owner of the group of this name.
+    #[must_use]
+    pub fn owner_of(&self, name: &str) -> Option<&str> {
+        self.named(name)?.owner.as_deref()
+    }
+
+    /// The owner of the database's group.
     pub fn owner(&self) -> Option<&str> {
         self.group()?.owner.as_deref()
     }
 
-    /// The epoch of the lab's group; 0 if there is none.
+    /// The epoch of the database's group; 0 if there is none.
     pub fn epoch(&self) -> u64 {
         self.group().map_or(0, |g| g.epoch)
     }
@@ -86,10 +98,15 @@ impl ClusterStatus {
         lacking
     }
 
-    /// Every server must have a copy, the owner's the primary, all of them in sync.
+    /// Every server of the group must have a copy, the owner's the primary, all of them in sync.
     fn copies_lacking(&self, group: &GroupStatus, database: &ResourceStatus) -> Vec<String> {
         let mut lacking = Vec::new();
-        for node in self.nodes.iter().filter(|n| n.role == "server") {
+        // With one group every server belongs to it, whether its copy is known of or not.
+        let listed = |name: &String| self.groups.len() == 1 || database.members.iter().any(|m| m.node == *name);
+        if database.members.len() < 2 {
+            lacking.push(format!("no second copy of {}", database.name));
+        }
+        for node in self.nodes.iter().filter(|n| n.role == "server" && listed(&n.name)) {
             let role = if group.owner.as_ref() == Some(&node.name) { "primary" } else { "standby" };
             match database.members.iter().find(|m| m.node == node.name) {
                 None => lacking.push(format!("no copy of {} at {}", database.name, node.name)),
@@ -133,6 +150,23 @@ mod tests {
         assert_eq!(cluster.lacking(), None);
         assert_eq!((cluster.owner(), cluster.epoch()), (Some("server1"), 7));
         assert_eq!(cluster.in_sync_standbys(), ["server2"]);
+    }
+
+    #[test]
+    fn four_servers_have_two_copies_and_two_owners() {
+        let servers =
+            r#"{"name":"oar1","role":"server","state":"online","realtime":true,"links":[]},{"name":"server2""#;
+        let text = WHOLE.replacen(r#"{"name":"server2""#, servers, 1).replacen(
+            r#""name":"oar","state""#,
+            r#""name":"db","state""#,
+            1,
+        );
+        let oar = r#""groups":[{"name":"oar","state":"started","owner":"oar1","epoch":2,"reason":null,"resources":[
+          {"name":"oar-server","kind":"service","state":"running","failures":0,"members":[]}]},"#;
+        let cluster = parse(&text.replacen(r#""groups":["#, oar, 1));
+        assert_eq!(cluster.lacking(), None);
+        assert_eq!((cluster.owner(), cluster.epoch()), (Some("server1"), 7));
+        assert_eq!(cluster.owner_of("oar"), Some("oar1"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::cgroup::{self, Hierarchy};
 use crate::disk::{Disk, Trouble};
 use crate::host::{self, Host, Machine};
-use crate::layout::{Kind, SERVICE_ADDRESS, SERVICE_NAME, Spec};
+use crate::layout::{Kind, Part, Spec};
 use crate::net::{self, Block, Cut};
 use crate::paths::Paths;
 use crate::process::Process;
@@ -38,7 +38,7 @@ pub struct Status {
     pub up: bool,
     /// How it was asked for.
     pub shape: Option<Shape>,
-    /// Where the service is reached.
+    /// Where the database is reached.
     pub service: Service,
     /// The hosts in the order of the layout.
     pub hosts: Vec<HostStatus>,
@@ -335,7 +335,9 @@ impl Lab {
     pub fn status(&self) -> Result<Status> {
         let state = State::load(&self.paths)?.filter(|state| state.wires.alive());
         let engine = state.as_ref().map(|state| state.shape.db).unwrap_or_default();
-        let service = Service { name: SERVICE_NAME, address: SERVICE_ADDRESS, port: engine.port() };
+        let layout = state.as_ref().map(|state| state.shape.layout).unwrap_or_default();
+        let database = layout.group(Part::Database);
+        let service = Service { name: database.service, address: database.address, port: engine.port() };
         let Some(state) = state else {
             return Ok(Status { up: false, shape: None, service, hosts: Vec::new(), blocks: BTreeSet::new() });
         };

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::cgroup::Hierarchy;
-use crate::layout::{NETWORK, SERVICE_NAME};
+use crate::layout::{NETWORK, Part};
 use crate::state::{Engine, Shape};
 use crate::suite::Suite;
 
@@ -21,10 +21,12 @@ pub const OAR_RO_PASSWORD: &str = "oar_ro";
 
 /// Writes the layer for hosts of `shape` over `root` into the empty directory `layer`.
 pub fn write(layer: &Path, root: &Path, shape: Shape, hierarchies: &[Hierarchy]) -> Result<()> {
-    for dir in ["etc/oar", "usr/local/sbin", "usr/sbin"] {
+    for dir in ["etc/lab", "etc/oar", "usr/local/sbin", "usr/sbin"] {
         fs::create_dir_all(layer.join(dir))?;
     }
     text(&layer.join("etc/hosts"), &shape.layout.etc_hosts(), 0o644)?;
+    let database = shape.layout.group(Part::Database).name;
+    text(&layer.join("etc/lab/database-group"), &format!("{database}\n"), 0o644)?;
     text(&layer.join("usr/local/sbin/lab-boot"), BOOT, 0o755)?;
     text(&layer.join("usr/local/sbin/lab-agent"), AGENT, 0o755)?;
     for program in ["oarlock", "oarlock-lab"] {
@@ -93,7 +95,7 @@ fn mariadb(layer: &Path, root: &Path) -> Result<()> {
     })
 }
 
-/// OAR's configuration: the package's own, with the database and server behind the service name.
+/// OAR's configuration: the package's own, with the database and server behind the names of their services.
 fn oar_conf(layer: &Path, root: &Path, shape: Shape, hierarchies: &[Hierarchy]) -> Result<()> {
     let source = root.join("etc/oar/oar.conf");
     let shipped = fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
@@ -104,11 +106,11 @@ fn oar_conf(layer: &Path, root: &Path, shape: Shape, hierarchies: &[Hierarchy]) 
     };
     let mut settings = vec![
         ("DB_TYPE", Some(kind)),
-        ("DB_HOSTNAME", Some(SERVICE_NAME)),
+        ("DB_HOSTNAME", Some(shape.layout.group(Part::Database).service)),
         ("DB_PORT", Some(port.as_str())),
         ("DB_BASE_PASSWD", Some(OAR_PASSWORD)),
         ("DB_BASE_PASSWD_RO", Some(OAR_RO_PASSWORD)),
-        ("SERVER_HOSTNAME", Some(SERVICE_NAME)),
+        ("SERVER_HOSTNAME", Some(shape.layout.group(Part::Oar).service)),
         ("DETACH_JOB_FROM_SERVER", Some("1")),
     ];
     if shape.suite == Suite::Trixie || !hierarchies.iter().any(|h| h.name == "cpuset") {

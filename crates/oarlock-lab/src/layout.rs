@@ -12,9 +12,9 @@ pub const LINKS: [u8; 2] = [1, 2];
 pub const PREFIX_LENGTH: u8 = 24;
 /// What all links' networks are part of.
 pub const NETWORK: &str = "10.77.0.0/16";
-/// The name the service address has in every host's /etc/hosts.
+/// The name OAR's service address has in every host's /etc/hosts; with two servers the database's too.
 pub const SERVICE_NAME: &str = "oar";
-/// The address that moves between the servers.
+/// The address that moves between the servers that run OAR.
 pub const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 100);
 
 /// How many servers share the work.
@@ -80,6 +80,37 @@ impl Spec {
     }
 }
 
+/// What a group of resources is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The database.
+    Database,
+    /// OAR's server.
+    Oar,
+}
+
+/// A group of resources and where it is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    /// Its name in the cluster.
+    pub name: &'static str,
+    /// The name its service address has in every host's /etc/hosts.
+    pub service: &'static str,
+    /// Its service address.
+    pub address: Ipv4Addr,
+    /// The hosts it may run on, the preferred one first.
+    pub hosts: &'static [&'static str],
+}
+
+const BOTH: [Group; 1] =
+    [Group { name: "oar", service: SERVICE_NAME, address: SERVICE_ADDRESS, hosts: &["server1", "server2"] }];
+
+/// The database first, as everywhere in the cluster.
+const APART: [Group; 2] = [
+    Group { name: "db", service: "db", address: Ipv4Addr::new(10, 77, 1, 101), hosts: &["db1", "db2"] },
+    Group { name: "oar", service: SERVICE_NAME, address: SERVICE_ADDRESS, hosts: &["oar1", "oar2"] },
+];
+
 const fn spec(name: &'static str, kind: Kind, octet: u8) -> Spec {
     Spec { name, kind, octet }
 }
@@ -110,6 +141,25 @@ impl Layout {
         }
     }
 
+    /// The groups of resources, those that others depend on first.
+    #[must_use]
+    pub fn groups(self) -> &'static [Group] {
+        match self {
+            Self::Two => &BOTH,
+            Self::Four => &APART,
+        }
+    }
+
+    /// The group that has a part; with two servers one group has both.
+    #[must_use]
+    pub fn group(self, part: Part) -> Group {
+        match (self, part) {
+            (Self::Two, _) => BOTH[0],
+            (Self::Four, Part::Database) => APART[0],
+            (Self::Four, Part::Oar) => APART[1],
+        }
+    }
+
     /// The host called `name`.
     #[must_use]
     pub fn host(self, name: &str) -> Option<&'static Spec> {
@@ -126,7 +176,10 @@ impl Layout {
                 text += &format!("{} {}{suffix}\n", host.address(*link), host.name);
             }
         }
-        text + &format!("{SERVICE_ADDRESS} {SERVICE_NAME}\n")
+        for group in self.groups() {
+            text += &format!("{} {}\n", group.address, group.service);
+        }
+        text
     }
 }
 
@@ -153,6 +206,22 @@ mod tests {
              10.77.1.21 frontend\n10.77.2.21 frontend-link2\n\
              10.77.1.31 node1\n10.77.1.100 oar\n"
         );
+    }
+
+    #[test]
+    fn every_server_belongs_to_one_group() {
+        for layout in [Layout::Two, Layout::Four] {
+            let servers = layout.hosts().iter().filter(|host| host.kind == Kind::Server).map(|host| host.name);
+            let mut servers: Vec<&str> = servers.collect();
+            let mut grouped: Vec<&str> = layout.groups().iter().flat_map(|group| group.hosts).copied().collect();
+            servers.sort_unstable();
+            grouped.sort_unstable();
+            assert_eq!(servers, grouped, "{layout}");
+            for part in [Part::Database, Part::Oar] {
+                assert!(layout.groups().contains(&layout.group(part)), "{layout} {part:?}");
+            }
+        }
+        assert!(Layout::Four.etc_hosts().ends_with("10.77.1.101 db\n10.77.1.100 oar\n"));
     }
 
     #[test]

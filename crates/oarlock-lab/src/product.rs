@@ -9,8 +9,8 @@ pub use crate::cluster::{ClusterStatus, GROUP};
 use crate::disk::Disk;
 use crate::host::Host;
 use crate::lab::Lab;
-use crate::layout::{Kind, Layout, PREFIX_LENGTH, SERVICE_ADDRESS, Spec};
-use crate::state::Engine;
+use crate::layout::{Kind, PREFIX_LENGTH, Part, Spec};
+use crate::state::{Engine, Shape};
 use anyhow::{Context, Result, bail, ensure};
 
 const DATABASE: &str = include_str!("../assets/database.sh");
@@ -48,10 +48,9 @@ pub fn exists(lab: &Lab) -> bool {
 pub fn create(lab: &Lab) -> Result<ClusterStatus> {
     if !exists(lab) {
         let shape = lab.state()?.shape;
-        ensure!(shape.layout == Layout::Two, "the layout {} has no cluster yet", shape.layout);
         let hosts: Vec<Host> = shape.layout.hosts().iter().map(|h| lab.host(h.name)).collect::<Result<_>>()?;
         let (first, others) = hosts.split_first().context("a layout without hosts")?;
-        let arguments = init_arguments(&lab.state()?);
+        let arguments = init_arguments(shape);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let token = first.run(&arguments, SLOW)?;
         start_agent(first)?;
@@ -65,8 +64,7 @@ pub fn create(lab: &Lab) -> Result<ClusterStatus> {
 }
 
 /// `oarlock init …` for the lab.
-fn init_arguments(state: &crate::state::State) -> Vec<String> {
-    let shape = state.shape;
+fn init_arguments(shape: Shape) -> Vec<String> {
     let wired = |host: &Spec| {
         let links: Vec<String> = host.links().iter().map(|link| host.address(*link).to_string()).collect();
         format!("{}={}", host.name, links.join(","))
@@ -74,16 +72,21 @@ fn init_arguments(state: &crate::state::State) -> Vec<String> {
     let mut arguments = vec!["oarlock".to_owned(), "init".to_owned()];
     let mut push = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
     push("--cluster", "lab".to_owned());
-    push("--group", GROUP.to_owned());
+    push("--group", shape.layout.group(Part::Oar).name.to_owned());
     push("--timing", shape.timing.to_string());
+    let (database, oar) = (shape.layout.group(Part::Database), shape.layout.group(Part::Oar));
     for host in shape.layout.hosts() {
         match host.kind {
+            Kind::Server if !oar.hosts.contains(&host.name) => push("--database-node", wired(host)),
             Kind::Server => push("--node", wired(host)),
             Kind::Frontend => push("--witness", wired(host)),
             Kind::Node => {}
         }
     }
-    push("--address", format!("{SERVICE_ADDRESS}/{PREFIX_LENGTH}"));
+    push("--address", format!("{}/{PREFIX_LENGTH}", oar.address));
+    if database != oar {
+        push("--database-address", format!("{}/{PREFIX_LENGTH}", database.address));
+    }
     match shape.db {
         Engine::Postgresql => push("--postgresql", shape.suite.postgresql().to_owned()),
         Engine::Mariadb => push("--mariadb", shape.suite.mariadb().to_owned()),
@@ -184,4 +187,31 @@ pub fn wait_for(
 /// Runs an `oarlock` command on `host` and returns its output; an error unless it succeeds.
 pub fn oarlock(host: &Host, arguments: &[&str], deadline: Duration) -> Result<String> {
     host.run(&[&["oarlock"], arguments].concat(), deadline)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Layout;
+    use crate::state::Shape;
+
+    fn init(layout: Layout) -> String {
+        init_arguments(Shape { layout, ..Shape::default() }).join(" ")
+    }
+
+    #[test]
+    fn four_servers_are_two_pairs_with_an_address_each() {
+        let four = init(Layout::Four);
+        for part in [
+            "--node oar1=10.77.1.11,10.77.2.11",
+            "--database-node db2=10.77.1.14,10.77.2.14",
+            "--witness frontend=10.77.1.21,10.77.2.21",
+            "--address 10.77.1.100/24",
+            "--database-address 10.77.1.101/24",
+            "--group oar",
+        ] {
+            assert!(four.contains(part), "{part}: {four}");
+        }
+        assert!(!init(Layout::Two).contains("database"));
+    }
 }

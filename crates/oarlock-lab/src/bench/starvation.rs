@@ -1,6 +1,7 @@
 //! Whether a machine that is short of processor time is taken for dead.
 
 use crate::history::Stamp;
+use crate::layout::Part;
 use crate::machine;
 use crate::matrix::bed::{Bed, FRONTEND};
 use crate::matrix::trial::Trial;
@@ -63,7 +64,7 @@ pub fn main(args: &Args) -> Result<bool> {
     let at = Stamp::now();
     let id = format!("starvation-{}", at.wall_us / 1_000);
     let dir = paths.target.join("lab/matrix").join(&id);
-    let mut trial = Trial::begin(&bed, &cluster, FRONTEND, &id, &dir)?;
+    let mut trial = Trial::begin(&bed, &cluster, (Part::Database, FRONTEND), &id, &dir)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     trial.mark(format!("{} busy loops", args.loops * cores));
     let burners = Burners::start(args.loops * cores)?;

@@ -5,7 +5,7 @@ use crate::cluster::ClusterStatus;
 use crate::host::Host;
 use crate::jobs;
 use crate::lab::Lab;
-use crate::layout::Kind;
+use crate::layout::{Group, Kind, Part};
 use crate::net::Cut;
 use crate::product;
 use crate::state::{Shape, Timing};
@@ -51,9 +51,21 @@ impl Bed {
         hosts.filter(|h| h.kind != Kind::Node).map(|h| h.name).collect()
     }
 
-    /// The server that is not `server`; an error in a layout with more than two.
+    /// The group that has a part.
+    pub fn group(&self, part: Part) -> Group {
+        self.shape.layout.group(part)
+    }
+
+    /// Names of the servers that have a copy of the database.
+    pub fn database_servers(&self) -> Vec<&'static str> {
+        self.group(Part::Database).hosts.to_vec()
+    }
+
+    /// The other server of the group that `server` belongs to.
     pub fn peer(&self, server: &str) -> Result<&'static str> {
-        let others: Vec<_> = self.servers().into_iter().filter(|s| *s != server).collect();
+        let group = self.shape.layout.groups().iter().find(|group| group.hosts.contains(&server));
+        let group = group.with_context(|| format!("{server} belongs to no group"))?;
+        let others: Vec<_> = group.hosts.iter().copied().filter(|host| *host != server).collect();
         match others[..] {
             [peer] => Ok(peer),
             _ => bail!("{server} has no single peer among {others:?}"),
@@ -94,10 +106,10 @@ impl Bed {
         product::status(&self.lab)
     }
 
-    /// The present owner of the group.
-    pub fn owner(&self) -> Result<String> {
-        let cluster = self.cluster()?;
-        cluster.owner().map(str::to_owned).context("the group has no owner")
+    /// The present owner of the group that has a part.
+    pub fn owner(&self, part: Part) -> Result<String> {
+        let (cluster, name) = (self.cluster()?, self.group(part).name);
+        cluster.owner_of(name).map(str::to_owned).with_context(|| format!("the group {name} has no owner"))
     }
 
     /// Looks again and again until `found` gives something; else an error with its last words.
@@ -119,11 +131,17 @@ impl Bed {
         product::wait_redundant(&self.lab, deadline).context("no full redundancy")
     }
 
-    /// Waits until the group is started at a node that `wanted` accepts, and returns its name.
-    pub fn until_owner(&self, what: &str, deadline: Duration, wanted: impl Fn(&str) -> bool) -> Result<String> {
+    /// Waits until the group with `part` is started at a node that `wanted` accepts, and returns its name.
+    pub fn until_owner(
+        &self,
+        part: Part,
+        what: &str,
+        deadline: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<String> {
         self.until(what, deadline, || {
             let cluster = self.cluster()?;
-            let group = cluster.group().context("no group")?;
+            let group = cluster.named(self.group(part).name).context("no group")?;
             match &group.owner {
                 Some(owner) if group.state == "started" && wanted(owner) => Ok(owner.clone()),
                 owner => bail!("{} is {} at {owner:?}", group.name, group.state),
@@ -149,7 +167,9 @@ impl Bed {
             }
         }
         self.until_whole(deadline)?;
-        self.set_failback(Failback::Never)?;
+        for group in self.shape.layout.groups() {
+            self.set_failback(group.name, Failback::Never)?;
+        }
         jobs::clear(&self.host(FRONTEND)?, deadline)?;
         self.until_whole(deadline)
     }

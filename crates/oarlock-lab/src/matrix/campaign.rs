@@ -30,7 +30,7 @@ pub struct MatrixArgs {
 
 /// Runs the cases that are asked for and not yet recorded. True if every run passed.
 pub fn main(args: &MatrixArgs) -> Result<bool> {
-    let chosen = chosen(&args.only)?;
+    let mut chosen = chosen(&args.only)?;
     if args.list {
         for row in &chosen {
             println!("{:<22} {}", row.id, row.title);
@@ -38,6 +38,10 @@ pub fn main(args: &MatrixArgs) -> Result<bool> {
         return Ok(true);
     }
     let bed = Bed::open()?;
+    chosen.retain(|row| row.only.is_none_or(|layout| layout == bed.shape.layout));
+    if chosen.is_empty() {
+        bail!("no such case with {} servers\nhint: cargo xtask lab up --layout two|four", bed.shape.layout);
+    }
     let paths = bed.lab.paths();
     let build = machine::build(paths)?;
     // PostgreSQL's file has had its name from the beginning.

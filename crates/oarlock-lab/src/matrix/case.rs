@@ -39,7 +39,7 @@ pub fn run(bed: &Bed, row: &Row, build: &str, demands: Demands) -> Result<(Run, 
     let dir = bed.lab.paths().target.join("lab/matrix").join(&id);
     let begun = || format!("row {} cannot begin", row.id);
     let cluster = bed.restore(RESTORE).with_context(begun)?;
-    let mut trial = Trial::begin(bed, &cluster, row.users_at, &id, &dir).with_context(begun)?;
+    let mut trial = Trial::begin(bed, &cluster, (row.about, row.users_at), &id, &dir).with_context(begun)?;
     if demands == Demands::All {
         trial.watch_servers().with_context(begun)?;
     }
@@ -81,8 +81,8 @@ fn drive(row: &Row, trial: &mut Trial<'_>, demands: Demands) -> Option<Stamp> {
     if demands == Demands::RowsOnly {
         return Some(whole_at);
     }
-    let moved = whole.owner() != Some(trial.owner.as_str());
-    let owner = whole.owner().unwrap_or("nobody").to_owned();
+    let owner = whole.owner_of(trial.group().name).unwrap_or("nobody").to_owned();
+    let moved = owner != trial.owner;
     match row.ownership {
         Ownership::Moves => trial.demand(moved, || format!("the group did not move away from {owner}")),
         Ownership::Stays => trial.demand(!moved, || format!("the group moved to {owner}")),

@@ -12,6 +12,7 @@ pub mod case;
 mod pids;
 mod rows_config;
 mod rows_database;
+mod rows_four;
 mod rows_network;
 pub mod rows_oar;
 mod rows_power;
@@ -25,6 +26,7 @@ pub mod writers;
 
 pub use campaign::{MatrixArgs, main};
 
+use crate::layout::{Layout, Part};
 use anyhow::Result;
 use trial::Trial;
 use verdict::{Outage, Ownership};
@@ -44,6 +46,10 @@ pub struct Row {
     pub outage: Outage,
     /// What is demanded of the ownership.
     pub ownership: Ownership,
+    /// Which group it is about: whose owner and standby are meant, and what is moved at the end.
+    pub about: Part,
+    /// The only layout it makes sense in, if there is one.
+    pub only: Option<Layout>,
     /// Nobody is left who knows the users' connections: they break when they are used.
     pub forgets: bool,
     /// The fault. It returns when it has been done and undone; healing is awaited afterwards.
@@ -54,7 +60,8 @@ impl Row {
     /// A case of which nothing is demanded but what all must show; the rest is set from here.
     pub const fn new(id: &'static str, title: &'static str, fault: fn(&mut Trial<'_>) -> Result<()>) -> Row {
         let (outage, ownership) = (Outage::Any, Ownership::Any);
-        Row { id, title, heal_s: 60, users_at: bed::FRONTEND, outage, ownership, forgets: false, fault }
+        let (about, only, users_at) = (Part::Database, None, bed::FRONTEND);
+        Row { id, title, heal_s: 60, users_at, outage, ownership, about, only, forgets: false, fault }
     }
 
     /// With another time for healing, seconds.
@@ -70,6 +77,21 @@ impl Row {
     /// With the users' client in another host.
     const fn users_at(self, users_at: &'static str) -> Row {
         Row { users_at, ..self }
+    }
+
+    /// About OAR's group.
+    const fn about_oar(self) -> Row {
+        Row { about: Part::Oar, ..self }
+    }
+
+    /// For four servers only.
+    const fn only_four(self) -> Row {
+        Row { only: Some(Layout::Four), ..self }
+    }
+
+    /// About OAR's group where that is another than the database's, whose users must not notice.
+    const fn oar_apart(self) -> Row {
+        self.about_oar().only_four().with(Outage::Unnoticed)
     }
 
     /// With every node off that could tell the users of their broken connections.
@@ -106,6 +128,7 @@ pub fn rows() -> Vec<Row> {
         rows_database::ROWS,
         rows_oar::ROWS,
         rows_network::ROWS,
+        rows_four::ROWS,
         rows_process::ROWS,
         rows_config::ROWS,
         rows_state::ROWS,

@@ -1,6 +1,7 @@
 //! Finding the processes that faults are aimed at, by what they are and not by guesses.
 
 use super::bed::Bed;
+use crate::layout::Part;
 use crate::state::Engine;
 use anyhow::{Context, Result};
 use std::time::Duration;
@@ -62,8 +63,8 @@ impl Bed {
     /// The pid of the database's main process in a host, from its own pid file.
     pub fn postmaster(&self, host: &str) -> Result<i32> {
         let file = match self.shape.db {
-            Engine::Postgresql => "/var/lib/postgresql/*/main/postmaster.pid",
-            Engine::Mariadb => "/run/oarlock/oar-db/mariadb.pid",
+            Engine::Postgresql => "/var/lib/postgresql/*/main/postmaster.pid".to_owned(),
+            Engine::Mariadb => format!("/run/oarlock/{}-db/mariadb.pid", self.group(Part::Database).name),
         };
         let text = self.shell(host, &format!("head -n 1 {file}"), COMMAND)?;
         text.trim().parse().with_context(|| format!("pid file of {} on {host}: {text:?}", self.shape.db.title()))

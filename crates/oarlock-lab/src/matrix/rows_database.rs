@@ -3,7 +3,6 @@
 use super::Row;
 use super::trial::Trial;
 use super::verdict::Outage;
-use crate::cluster::GROUP;
 use crate::state::Engine;
 use anyhow::{Result, bail};
 use std::time::Duration;
@@ -13,7 +12,7 @@ const TAKEOVER: Duration = Duration::from_secs(30);
 
 /// The cases of this file.
 pub const ROWS: &[Row] = &[
-    Row::new("4", "kill -9 Almighty", kill_almighty).with(Outage::Unnoticed).stays(),
+    Row::new("4", "kill -9 Almighty", kill_almighty).about_oar().with(Outage::Unnoticed).stays(),
     Row::new("5 kill", "kill -9 the database", |t| end_database(t, "KILL")),
     Row::new("5 term", "TERM to the database behind our back", |t| end_database(t, "TERM")),
     Row::new("5 stop", "an orderly stop of the database behind our back", stop_database_cleanly),
@@ -84,7 +83,7 @@ fn cut_replication(trial: &mut Trial<'_>) -> Result<()> {
     let told = trial.bed.shell(&owner, "oarlock events | tail -n 20", COMMAND)?;
     let alone = format!("every acknowledged write is on {owner}\n");
     trial.demand(told.contains(&alone), || format!("no event says so: {told}"));
-    let refused = trial.bed.host(&owner)?.exec(&["oarlock", "move", GROUP, &standby], COMMAND)?;
+    let refused = trial.bed.host(&owner)?.exec(&["oarlock", "move", trial.group().name, &standby], COMMAND)?;
     trial.demand(!refused.status.success(), || format!("the group was moved onto the stale copy of {standby}"));
     let served = trial.until_served(TAKEOVER);
     trial.mark("replication healed");

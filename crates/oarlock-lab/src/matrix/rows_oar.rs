@@ -24,7 +24,7 @@ const HANG: Duration = Duration::from_secs(30);
 
 /// The cases of this file.
 pub const ROWS: &[Row] = &[
-    Row::new("6", "kill -9 Almighty and break its start, later repair it", break_almighty).moves(),
+    Row::new("6", "kill -9 Almighty and break its start, later repair it", break_almighty).about_oar().moves(),
     Row::new("9 standby", "OAR's commands during a switchover", |t| commands(t, How::Standby)).moves(),
     Row::new("9 poweroff", "OAR's commands during a power-off of the owner", |t| commands(t, How::PowerOff))
         .heals_in(90)
@@ -48,6 +48,20 @@ pub const ROWS: &[Row] = &[
         .moves(),
     Row::new("12 standby", "a job queued behind another during a switchover", |t| queued(t, How::Standby)).moves(),
     Row::new("12 poweroff", "a job queued behind another during a power-off", |t| queued(t, How::PowerOff))
+        .heals_in(90)
+        .moves(),
+    Row::new("9 oar poweroff", "OAR's commands, its own server powered off", |t| commands(t, How::PowerOff))
+        .oar_apart()
+        .heals_in(90)
+        .moves(),
+    Row::new("10 oar poweroff", "a job that ends after OAR's own server is taken over", |t| {
+        job(t, How::PowerOff, End::After)
+    })
+    .oar_apart()
+    .heals_in(90)
+    .moves(),
+    Row::new("12 oar poweroff", "a queued job, OAR's own server powered off", |t| queued(t, How::PowerOff))
+        .oar_apart()
         .heals_in(90)
         .moves(),
     Row::new("18", "kill -9 the database while OAR writes", submit_through_crash),

@@ -5,7 +5,7 @@ use super::bed::{FRONTEND, NODE};
 use super::settings::Failback;
 use super::trial::Trial;
 use super::verdict::Outage;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::time::Duration;
 
 const TAKEOVER: Duration = Duration::from_secs(30);
@@ -23,6 +23,22 @@ pub const ROWS: &[Row] = &[
         .heals_in(90)
         .moves(),
     Row::new("2 auto", "power off the owner, power on, failback auto", |t| power_off_owner(t, Failback::Auto))
+        .heals_in(90)
+        .stays(),
+    Row::new("1 oar never", "standby the owner of OAR's group, bring it back", |t| standby_owner(t, Failback::Never))
+        .oar_apart()
+        .moves(),
+    Row::new("1 oar auto", "the same, failback auto", |t| standby_owner(t, Failback::Auto)).oar_apart().stays(),
+    Row::new("2 oar never", "power off the owner of OAR's group, power on", |t| power_off_owner(t, Failback::Never))
+        .oar_apart()
+        .heals_in(90)
+        .moves(),
+    Row::new("2 oar auto", "the same, failback auto", |t| power_off_owner(t, Failback::Auto))
+        .oar_apart()
+        .heals_in(90)
+        .stays(),
+    Row::new("3 oar", "power off the standby of OAR's group, power on", power_off_standby)
+        .oar_apart()
         .heals_in(90)
         .stays(),
     Row::new("3", "power off the standby, power on", power_off_standby)
@@ -67,10 +83,13 @@ fn power_off_owner(trial: &mut Trial<'_>, failback: Failback) -> Result<()> {
 /// Sets the failback. With `auto` the owner must also be the preferred node, else nothing would
 /// come back to it.
 fn prefer_owner(trial: &mut Trial<'_>, failback: Failback) -> Result<String> {
-    trial.bed.set_failback(failback)?;
-    let preferred = trial.bed.servers()[0].to_owned();
+    let group = trial.group();
+    trial.bed.set_failback(group.name, failback)?;
+    let preferred = (*group.hosts.first().context("a group without hosts")?).to_owned();
     if failback == Failback::Auto && trial.owner != preferred {
-        trial.bed.until_owner("the return to the preferred node", COLD_START, |owner| owner == preferred)?;
+        trial
+            .bed
+            .until_owner(trial.about, "the return to the preferred node", COLD_START, |owner| owner == preferred)?;
         trial.bed.until_whole(COLD_START)?;
         (trial.owner, trial.standby) = (preferred, trial.owner.clone());
     }
@@ -81,9 +100,11 @@ fn await_failback(trial: &mut Trial<'_>, failback: Failback, first: &str) -> Res
     match failback {
         Failback::Never => trial.until_served(TAKEOVER),
         Failback::Auto => {
-            trial.bed.until_owner("the return to the preferred node", COLD_START, |owner| owner == first)?;
+            trial
+                .bed
+                .until_owner(trial.about, "the return to the preferred node", COLD_START, |owner| owner == first)?;
             // Set back before the move at the end, which would be undone at once otherwise.
-            trial.bed.set_failback(Failback::Never)
+            trial.bed.set_failback(trial.group().name, Failback::Never)
         }
     }
 }
@@ -102,24 +123,26 @@ enum Order {
     Together,
 }
 
-/// With one server back, the witness and it are a majority: it must serve, since both copies
-/// were in sync when the power went.
+/// With one copy's server back, the witness and it are a majority, with four servers the witness, it and
+/// those of OAR: it must serve, since both copies were in sync when the power went.
 fn all_off(trial: &mut Trial<'_>, order: Order) -> Result<()> {
     let (owner, standby) = (trial.owner.clone(), trial.standby.clone());
-    trial.power_off(&[&owner, &standby])?;
+    let servers = trial.bed.servers();
+    trial.power_off(&servers)?;
     let (first, second) = match order {
-        Order::Together => return trial.power_on(&[&owner, &standby]),
+        Order::Together => return trial.power_on(&servers),
         Order::OwnerFirst => (owner, standby),
         Order::StandbyFirst => (standby, owner),
     };
-    trial.power_on(&[&first])?;
-    trial.bed.until_owner("a cold start", COLD_START, |owner| owner == first)?;
+    let early: Vec<&str> = servers.into_iter().filter(|server| *server != second).collect();
+    trial.power_on(&early)?;
+    trial.bed.until_owner(trial.about, "a cold start", COLD_START, |owner| owner == first)?;
     trial.until_served(COLD_START)?;
     trial.power_on(&[&second])
 }
 
 fn everything_off(trial: &mut Trial<'_>) -> Result<()> {
-    let (owner, standby) = (trial.owner.clone(), trial.standby.clone());
-    trial.power_off(&[&owner, &standby, FRONTEND])?;
-    trial.power_on(&[&owner, &standby, FRONTEND])
+    let hosts = [&trial.bed.servers()[..], &[FRONTEND]].concat();
+    trial.power_off(&hosts)?;
+    trial.power_on(&hosts)
 }

@@ -4,8 +4,9 @@
 use super::bed::{Bed, FRONTEND};
 use super::writers::Writer;
 use crate::history::{History, Stamp, wrongly_seen};
+use crate::layout::{Group, Part};
 use crate::plot::Mark;
-use crate::product::{ClusterStatus, GROUP};
+use crate::product::ClusterStatus;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,9 +27,11 @@ pub struct Trial<'a> {
     pub bed: &'a Bed,
     /// The users' client.
     pub users: Writer,
-    /// The owner when the case began.
+    /// The group that the case is about.
+    pub about: Part,
+    /// That group's owner when the case began.
     pub owner: String,
-    /// Its in-sync standby when the case began.
+    /// Its standby when the case began, in sync where it has a database.
     pub standby: String,
     /// What happened when, for the outages and the picture.
     pub marks: Vec<Mark>,
@@ -63,21 +66,29 @@ pub struct Traces {
 }
 
 impl<'a> Trial<'a> {
-    /// Starts the clients on a cluster that is whole, and waits until all is under way.
-    pub fn begin(bed: &'a Bed, cluster: &ClusterStatus, users_at: &str, id: &str, dir: &Path) -> Result<Trial<'a>> {
+    /// Starts the clients on a cluster that is whole, and waits until all is under way. `case`: which group it is
+    /// about, and where the users' client runs.
+    pub fn begin(bed: &'a Bed, cluster: &ClusterStatus, case: (Part, &str), id: &str, dir: &Path) -> Result<Trial<'a>> {
         std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-        let users = Writer::of_users(bed, users_at, &format!("{id}-users"), dir)?;
-        Trial::begin_with(bed, cluster, users, id, dir)
+        let users = Writer::of_users(bed, case.1, &format!("{id}-users"), dir)?;
+        Trial::begin_with(bed, cluster, case.0, users, id, dir)
     }
 
     /// As [`Trial::begin`], with a users' client that has been started in an existing directory.
-    pub fn begin_with(bed: &'a Bed, cluster: &ClusterStatus, users: Writer, id: &str, dir: &Path) -> Result<Trial<'a>> {
-        let owner = cluster.owner().context("a whole cluster has an owner")?.to_owned();
-        let standbys = cluster.in_sync_standbys();
-        let standby = (*standbys.first().context("a whole cluster has a standby")?).to_owned();
+    pub fn begin_with(
+        bed: &'a Bed,
+        cluster: &ClusterStatus,
+        about: Part,
+        users: Writer,
+        id: &str,
+        dir: &Path,
+    ) -> Result<Trial<'a>> {
+        let owner = cluster.owner_of(bed.group(about).name).context("a whole cluster has an owner")?.to_owned();
+        let standby = successor(bed, cluster, about)?;
         let mut trial = Trial {
             bed,
             users,
+            about,
             owner,
             standby,
             marks: Vec::new(),
@@ -99,11 +110,12 @@ impl<'a> Trial<'a> {
     /// them acknowledge writes.
     pub fn watch_servers(&mut self) -> Result<()> {
         self.watched = true;
-        for server in self.bed.servers() {
+        for server in self.bed.database_servers() {
             self.write_directly(server)?;
         }
         // A direct client that cannot log in would prove nothing, so the owner's must write.
-        let at_owner = self.direct.iter_mut().find(|w| w.host == self.owner);
+        let owner = self.bed.owner(Part::Database)?;
+        let at_owner = self.direct.iter_mut().find(|w| w.host == owner);
         let at_owner = at_owner.context("the owner is not among the servers")?;
         at_owner.until_acked(self.bed, WARM_UP / 10, BEFORE, WARM)
     }
@@ -136,7 +148,7 @@ impl<'a> Trial<'a> {
     pub fn power_on(&mut self, hosts: &[&str]) -> Result<()> {
         self.mark(format!("power-on of {}", hosts.join(", ")));
         self.bed.lab.poweron(hosts)?;
-        for server in self.bed.servers() {
+        for server in self.bed.database_servers() {
             if self.watched && hosts.contains(&server) {
                 self.write_directly(server)?;
             }
@@ -146,7 +158,12 @@ impl<'a> Trial<'a> {
 
     /// Waits until another node than the first owner runs the group.
     pub fn until_moved(&self, deadline: Duration) -> Result<String> {
-        self.bed.until_owner("a takeover", deadline, |owner| owner != self.owner)
+        self.bed.until_owner(self.about, "a takeover", deadline, |owner| owner != self.owner)
+    }
+
+    /// The group that the case is about.
+    pub fn group(&self) -> Group {
+        self.bed.group(self.about)
     }
 
     /// Waits until the users' client is served again, as of now.
@@ -161,14 +178,12 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Moves the group onto an in-sync copy that does not own it, and waits until that serves.
+    /// Moves the group onto the server that does not own it, and waits until that serves.
     pub fn move_to_rejoined(&mut self) -> Result<()> {
-        let cluster = self.bed.cluster()?;
-        let standbys = cluster.in_sync_standbys();
-        let target = (*standbys.first().context("nothing to move to")?).to_owned();
+        let target = successor(self.bed, &self.bed.cluster()?, self.about)?;
         self.mark(format!("move to {target}"));
-        self.bed.request(FRONTEND, &["move", GROUP, &target])?;
-        self.bed.until_owner("the move", MOVE, |owner| owner == target)?;
+        self.bed.request(FRONTEND, &["move", self.group().name, &target])?;
+        self.bed.until_owner(self.about, "the move", MOVE, |owner| owner == target)?;
         self.until_served(MOVE)
     }
 
@@ -201,4 +216,15 @@ impl<'a> Trial<'a> {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
+}
+
+/// The server that a group can move to: with the database, one whose copy is in sync.
+fn successor(bed: &Bed, cluster: &ClusterStatus, about: Part) -> Result<String> {
+    let group = bed.group(about);
+    if group == bed.group(Part::Database) {
+        let standbys = cluster.in_sync_standbys();
+        return standbys.first().map(|standby| (*standby).to_owned()).context("no standby is in sync");
+    }
+    let owner = cluster.owner_of(group.name).with_context(|| format!("{} has no owner", group.name))?;
+    bed.peer(owner).map(str::to_owned)
 }

@@ -5,6 +5,7 @@ use super::bed::{Bed, FRONTEND};
 use super::tail::Tail;
 use crate::history::{History, Rows, Stamp};
 use crate::host::Running;
+use crate::layout::Part;
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -32,14 +33,14 @@ impl Writer {
     /// Starts the users' client in `host`: against the service, one row every 10 ms, and idle
     /// connections.
     pub fn of_users(bed: &Bed, host: &str, run: &str, dir: &Path) -> Result<Writer> {
-        let more = ["--host", "oar", "--connections", "3", "--create-within-ms", "30000"];
+        let more = ["--host", service(bed), "--connections", "3", "--create-within-ms", "30000"];
         Writer::start(bed, host, run, dir, &more)
     }
 
     /// Starts the users' client of a set test in `host`: several writers, readers through the service, and
     /// one reader on each server, of which all but one are standbys.
     pub fn of_set_test(bed: &Bed, host: &str, run: &str, dir: &Path) -> Result<Writer> {
-        let mut more = vec!["--host", "oar", "--writers", "4", "--readers", "2", "--interval-ms", "20"];
+        let mut more = vec!["--host", service(bed), "--writers", "4", "--readers", "2", "--interval-ms", "20"];
         more.extend(["--connections", "3", "--create-within-ms", "30000"]);
         more.extend(bed.servers().into_iter().flat_map(|server| ["--reader-host", server]));
         Writer::start(bed, host, run, dir, &more)
@@ -99,8 +100,14 @@ impl Writer {
     /// Reads the rows of this client through the service.
     pub fn rows(&self, bed: &Bed) -> Result<Rows> {
         let engine = bed.shape.db.name();
-        let argv = [CLIENT, "rows", "--engine", engine, "--run", &self.run, "--statement-timeout-ms", "20000"];
+        let argv = [CLIENT, "rows", "--engine", engine, "--host", service(bed), "--run", &self.run];
+        let argv = [&argv[..], &["--statement-timeout-ms", "20000"]].concat();
         let text = bed.host(FRONTEND)?.run(&argv, READ_ROWS)?;
         serde_json::from_str(&text).context("the rows are not as printed by the client program")
     }
+}
+
+/// The name that clients know the database by.
+fn service(bed: &Bed) -> &'static str {
+    bed.group(Part::Database).service
 }

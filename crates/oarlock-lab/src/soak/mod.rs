@@ -6,6 +6,7 @@
 mod nemesis;
 
 use crate::history::{Stamp, age_on_standbys, outage_around, stale};
+use crate::layout::{Layout, Part};
 use crate::machine;
 use crate::matrix::bed::{Bed, NODE};
 use crate::matrix::trial::{Traces, Trial};
@@ -13,7 +14,7 @@ use crate::matrix::verdict::wrong;
 use crate::matrix::writers::Writer;
 use crate::results::{CaseKey, Results, Run};
 use crate::state::Engine;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use fastrand::Rng;
 use nemesis::Fault;
 use std::path::PathBuf;
@@ -49,6 +50,9 @@ pub struct Args {
 /// Runs rounds until the time is over. True if all passed.
 pub fn main(args: &Args) -> Result<bool> {
     let bed = Bed::open()?;
+    if bed.shape.layout != Layout::Two {
+        bail!("the soak knows two servers only, not {}", bed.shape.layout);
+    }
     let paths = bed.lab.paths();
     let timing = bed.shape.timing;
     let (name, title) = match bed.shape.db {
@@ -101,7 +105,7 @@ fn round(bed: &Bed, seed: u64) -> Result<Run> {
     };
     bed.shell(NODE, empty, COMMAND)?;
     let users = Writer::of_set_test(bed, NODE, &format!("{id}-users"), &dir)?;
-    let mut trial = Trial::begin_with(bed, &cluster, users, &id, &dir)?;
+    let mut trial = Trial::begin_with(bed, &cluster, Part::Database, users, &id, &dir)?;
     trial.watch_servers()?;
     let faults = nemesis::draw(&mut Rng::with_seed(seed), &bed.servers(), bed.shape.disks);
     let begun = Stamp::now();
