@@ -55,7 +55,7 @@ pub async fn run(subject: &Subject) -> Report {
 }
 
 async fn resources(subject: &Subject, node: &NodeSettings, report: &mut Report) {
-    for (_, resource) in subject.settings.resources_of(node.id) {
+    for (id, resource) in subject.settings.resources_of(node.id) {
         match &resource.kind {
             ResourceKind::Postgresql(database) => {
                 postgresql::check(subject, &resource.name, database, report).await;
@@ -63,7 +63,7 @@ async fn resources(subject: &Subject, node: &NodeSettings, report: &mut Report) 
             }
             ResourceKind::Mariadb(database) => mariadb::check(subject, &resource.name, database, report).await,
             ResourceKind::Service(service) if service.profile == Some(Profile::Oar) => {
-                oar::check(subject, &resource.name, service, report).await;
+                oar::check(subject, id, &resource.name, service, report).await;
             }
             ResourceKind::Service(_) | ResourceKind::Address(_) => {}
         }

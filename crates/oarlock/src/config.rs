@@ -7,6 +7,7 @@
 
 pub mod change;
 mod cluster;
+mod depends;
 mod group;
 mod mariadb;
 mod names;

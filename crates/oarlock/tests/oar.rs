@@ -51,7 +51,7 @@ impl Bench {
             stop_timeout: Duration::from_secs(5),
             hooks: None,
         };
-        Oar::new(CONF_FILE.into(), sender).equip(&mut settings);
+        Oar::new(CONF_FILE.into(), sender, false).equip(&mut settings);
         let (launcher, mut exits) = DirectLauncher::new();
         let (sender, events) = mpsc::channel(64);
         let handle = ServiceAgent::spawn(settings, launcher.clone(), sender);

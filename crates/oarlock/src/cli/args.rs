@@ -196,15 +196,21 @@ pub struct InitArguments {
     /// A server with its address on each link; the first is preferred. Repeat for each.
     #[arg(long, value_name = "NAME=ADDRESS[,ADDRESS]", required = true, value_parser = node_spec)]
     pub node: Vec<NodeSpec>,
+    /// A server for the database alone, in a group of its own that the other one depends on. Repeat for each.
+    #[arg(long, value_name = "NAME=ADDRESS[,ADDRESS]", requires_all = ["engine", "database_address"], value_parser = node_spec)]
+    pub database_node: Vec<NodeSpec>,
     /// A witness, which votes and runs nothing, with its address on each link.
     #[arg(long, value_name = "NAME=ADDRESS[,ADDRESS]", value_parser = node_spec)]
     pub witness: Vec<NodeSpec>,
     /// Two servers alone: takeover only after a confirmed fence of the other, or by hand.
-    #[arg(long, conflicts_with = "witness")]
+    #[arg(long, conflicts_with_all = ["witness", "database_node"])]
     pub without_witness: bool,
     /// Service address, with the length of its network's prefix.
     #[arg(long, value_name = "ADDRESS/PREFIX")]
     pub address: Option<String>,
+    /// Service address of the database where it has servers of its own.
+    #[arg(long, value_name = "ADDRESS/PREFIX", requires = "database_node")]
+    pub database_address: Option<String>,
     /// Read-only address that follows a standby.
     #[arg(long, value_name = "ADDRESS/PREFIX", requires = "engine")]
     pub reader_address: Option<String>,

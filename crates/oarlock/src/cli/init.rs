@@ -7,7 +7,7 @@ use super::setup::{self, Places};
 use super::time;
 use crate::causes::with_causes;
 use crate::config::{self, Arbitration, Preset, Settings};
-use crate::enrol::template::{self, Plan, PlannedDatabase, PlannedNode};
+use crate::enrol::template::{self, Plan, PlannedDatabase, PlannedNode, PlannedRole};
 use crate::enrol::{
     DEFAULT_INVITE_PORT, INVITATION_FILE, Invitation, Invited, KEY_FILE, TOKEN_LIFETIME, Token, write_file,
 };
@@ -55,16 +55,18 @@ pub fn run(global: &Global, arguments: &InitArguments) -> Result<Code, Failure> 
     Ok(Code::Done)
 }
 
-fn specs(arguments: &InitArguments) -> impl Iterator<Item = (&NodeSpec, bool)> {
-    let servers = arguments.node.iter().map(|spec| (spec, false));
-    servers.chain(arguments.witness.iter().map(|spec| (spec, true)))
+fn specs(arguments: &InitArguments) -> impl Iterator<Item = (&NodeSpec, PlannedRole)> {
+    let servers = arguments.node.iter().map(|spec| (spec, PlannedRole::Server));
+    let databases = arguments.database_node.iter().map(|spec| (spec, PlannedRole::Database));
+    let witnesses = arguments.witness.iter().map(|spec| (spec, PlannedRole::Witness));
+    servers.chain(databases).chain(witnesses)
 }
 
 fn plan(arguments: &InitArguments, keys: &[PrivateKey]) -> Plan {
-    let nodes = specs(arguments).zip(keys).map(|((spec, witness), key)| PlannedNode {
+    let nodes = specs(arguments).zip(keys).map(|((spec, role), key)| PlannedNode {
         name: spec.name.clone(),
         links: spec.links.clone(),
-        witness,
+        role,
         key: key.public(),
     });
     let oar = arguments.profile.is_some();
@@ -84,6 +86,7 @@ fn plan(arguments: &InitArguments, keys: &[PrivateKey]) -> Plan {
         nodes: nodes.collect(),
         group: arguments.group.clone().unwrap_or_else(|| if oar { "oar" } else { "main" }.to_owned()),
         address: arguments.address.clone(),
+        database_address: arguments.database_address.clone(),
         reader_address: arguments.reader_address.clone(),
         interface: arguments.interface.clone(),
         database,

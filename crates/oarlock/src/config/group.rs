@@ -1,5 +1,6 @@
 //! `[[group]]`.
 
+use super::depends;
 use super::names::nearest;
 use super::node::read_name;
 use super::problem::Problem;
@@ -29,6 +30,7 @@ pub fn read_all(file: &Section<'_>, nodes: &[NodeSettings]) -> Vec<(GroupSetting
         }
         groups.push(group);
     }
+    depends::read(&sections, &mut groups);
     groups
 }
 
@@ -43,7 +45,8 @@ fn read(section: &Section<'_>, nodes: &[NodeSettings]) -> (GroupSettings, Vec<u3
         .map_or(Failback::Never, |failback| failback.value);
     let (resources, lines) = read_resources(section, &name);
     check_copies(section, &members, &resources);
-    (GroupSettings { name, nodes: members, failback, resources }, lines)
+    // Which groups it depends on is known once all have been read.
+    (GroupSettings { name, nodes: members, failback, depends: Vec::new(), resources }, lines)
 }
 
 fn read_members(section: &Section<'_>, names: &Located<Vec<Located<String>>>, nodes: &[NodeSettings]) -> Vec<NodeId> {

@@ -120,6 +120,13 @@ pub const GROUP: SectionSchema = SectionSchema {
             "\"never\"",
             "`never`: it stays where it is. `auto`: it returns to a more preferred node once that is fully redundant.",
         ),
+        optional(
+            "depends",
+            "[\"db\"]",
+            "[]",
+            "Groups that must be up before services of this one are started, on whatever node each of them runs. A \
+             service that runs already is left alone when such a group moves or goes.",
+        ),
         needed("resource", "[[group.resource]]", "One table per resource, in start order."),
     ],
 };

@@ -96,8 +96,17 @@ pub struct GroupSettings {
     pub nodes: Vec<NodeId>,
     /// Whether it returns to a more preferred node by itself.
     pub failback: Failback,
+    /// Groups that must be up before its services are started.
+    pub depends: Vec<GroupId>,
     /// In start order, at least one; the position is the `index` of the core's `ResourceId`.
     pub resources: Vec<ResourceSettings>,
+}
+
+impl GroupSettings {
+    /// Whether one of its resources is a database.
+    pub fn has_database(&self) -> bool {
+        self.resources.iter().any(|resource| resource.kind.core().is_database())
+    }
 }
 
 /// One resource.
@@ -333,6 +342,7 @@ impl Settings {
             nodes: group.nodes.clone(),
             failback: group.failback,
             resources: group.resources.iter().map(resource).collect(),
+            depends: group.depends.clone(),
         };
         Config {
             generation,

@@ -95,6 +95,29 @@ fn four_servers_and_a_witness_are_read() {
     assert_eq!(settings.groups.len(), 2);
     assert_eq!(settings.resource_ids("vip").len(), 2);
     assert_eq!(settings.core(1).timing, Timing::BALANCED);
+    assert_eq!(settings.warnings.len(), 0, "{:?}", settings.warnings);
+    let depends: Vec<Vec<GroupId>> = settings.core(1).groups.into_iter().map(|group| group.depends).collect();
+    assert_eq!(depends, [vec![], vec![GroupId(0)]]);
+}
+
+#[test]
+fn an_order_between_groups_that_cannot_be_kept_is_refused() {
+    let good = include_str!("../../tests/fixtures/four.toml");
+    let with = |line: &str| good.replacen("depends = [\"database\"]", line, 1);
+    for (line, expected) in [
+        ("depends = [\"databse\"]", "unknown group \"databse\""),
+        ("depends = [\"database\", \"database\"]", "group \"database\" is there twice"),
+        ("depends = [\"oar\"]", "group \"oar\" depends on itself"),
+        ("depends = \"database\"", "\"depends\" must be"),
+    ] {
+        let problems = parse("x", &with(line)).unwrap_err().to_string();
+        assert!(problems.contains(expected), "{line}: {problems}");
+    }
+    let circle = good.replacen("nodes = [\"db1\", \"db2\"]", "nodes = [\"db1\", \"db2\"]\ndepends = [\"oar\"]", 1);
+    let problems = parse("x", &circle).unwrap_err();
+    assert_eq!(problems.list().iter().filter(|problem| problem.text.contains("depends on itself")).count(), 2);
+    let warnings = parse("x", &with("")).unwrap().warnings;
+    assert!(warnings.len() == 1 && warnings[0].text.contains("depends on no group"), "{warnings:?}");
 }
 
 #[test]

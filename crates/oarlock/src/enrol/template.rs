@@ -23,6 +23,8 @@ pub struct Plan {
     pub group: String,
     /// Service address with prefix.
     pub address: Option<String>,
+    /// Service address of the database, with prefix, where nodes are there for it alone.
+    pub database_address: Option<String>,
     /// Read-only address with prefix.
     pub reader_address: Option<String>,
     /// Interface of both.
@@ -40,10 +42,21 @@ pub struct PlannedNode {
     pub name: String,
     /// Its addresses.
     pub links: Vec<IpAddr>,
-    /// Votes only.
-    pub witness: bool,
+    /// What it is for.
+    pub role: PlannedRole,
     /// Its public key.
     pub key: PublicKey,
+}
+
+/// What a machine is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlannedRole {
+    /// Runs the group; with the database, unless that has machines of its own.
+    Server,
+    /// Runs the database alone.
+    Database,
+    /// Votes only.
+    Witness,
 }
 
 /// A database.
@@ -70,7 +83,7 @@ const HEAD: &str = "\
 pub fn render(plan: &Plan) -> String {
     let mut text = String::from(HEAD);
     // Writing to a String cannot fail.
-    let _ = cluster(&mut text, plan).and_then(|()| nodes(&mut text, plan)).and_then(|()| group(&mut text, plan));
+    let _ = cluster(&mut text, plan).and_then(|()| nodes(&mut text, plan)).and_then(|()| groups(&mut text, plan));
     text
 }
 
@@ -93,7 +106,7 @@ fn nodes(text: &mut String, plan: &Plan) -> std::fmt::Result {
         let links: Vec<String> = node.links.iter().map(|link| quoted(&link.to_string())).collect();
         writeln!(text, "[[node]]\nname = {}\nid = {}", quoted(&node.name), position + 1)?;
         writeln!(text, "links = [{}]", links.join(", "))?;
-        if node.witness {
+        if node.role == PlannedRole::Witness {
             writeln!(text, "role = \"witness\"            # votes and remembers, runs nothing")?;
         }
         writeln!(text, "key = {}\n", quoted(&node.key.to_string()))?;
@@ -101,34 +114,34 @@ fn nodes(text: &mut String, plan: &Plan) -> std::fmt::Result {
     Ok(())
 }
 
-fn group(text: &mut String, plan: &Plan) -> std::fmt::Result {
+/// Name of the database's group where it has one of its own.
+const DATABASE_GROUP: &str = "db";
+
+/// One group; two where the database has machines of its own, the one that the other depends on first.
+fn groups(text: &mut String, plan: &Plan) -> std::fmt::Result {
     if plan.address.is_none() && plan.database.is_none() && !plan.oar {
         return Ok(());
     }
-    let servers: Vec<String> = plan.nodes.iter().filter(|node| !node.witness).map(|node| quoted(&node.name)).collect();
+    let apart = plan.nodes.iter().any(|node| node.role == PlannedRole::Database);
     writeln!(text, "# What runs together on one node, started in this order and stopped in reverse.")?;
-    writeln!(text, "[[group]]\nname = {}", quoted(&plan.group))?;
-    writeln!(text, "nodes = [{}]   # most preferred first", servers.join(", "))?;
-    writeln!(text, "failback = \"never\"             # never: stays where it is; auto: returns to the first node")?;
-    if let Some(address) = &plan.address {
-        resource(text, "vip", "address")?;
-        writeln!(text, "  address = {}", quoted(address))?;
-        interface(text, plan)?;
+    if apart {
+        group(text, plan, DATABASE_GROUP, PlannedRole::Database)?;
+        address(text, plan, plan.database_address.as_ref())?;
+        database(text, plan)?;
+        readers(text, plan)?;
+        writeln!(text)?;
     }
-    if let Some(database) = &plan.database {
-        let kind = match database.engine {
-            Engine::Postgresql => "postgresql",
-            Engine::Mariadb => "mariadb",
-        };
-        resource(text, "db", kind)?;
-        writeln!(text, "  version = {}\n  data_dir = {}", quoted(&database.version), quoted(&database.data_dir))?;
-        if database.engine == Engine::Mariadb {
-            writeln!(text, "  # TCP port on which the agents give each other copies, encrypted, on the links above")?;
-            writeln!(text, "  copy_port = {MARIADB_COPY_PORT}")?;
-        }
-        if let Some(port) = database.port {
-            writeln!(text, "  port = {port}")?;
-        }
+    if apart && plan.address.is_none() && !plan.oar {
+        return Ok(());
+    }
+    group(text, plan, &plan.group, PlannedRole::Server)?;
+    if apart {
+        writeln!(text, "# services start once these groups are up; while they run they bear their absence")?;
+        writeln!(text, "depends = [{}]", quoted(DATABASE_GROUP))?;
+    }
+    address(text, plan, plan.address.as_ref())?;
+    if !apart {
+        database(text, plan)?;
     }
     if plan.oar {
         resource(text, "oar-server", "service")?;
@@ -137,13 +150,48 @@ fn group(text: &mut String, plan: &Plan) -> std::fmt::Result {
             "  profile = \"oar\"              # /usr/sbin/Almighty, its checks, its repair after a takeover"
         )?;
     }
-    if let Some(address) = &plan.reader_address {
-        resource(text, "readers", "address")?;
-        writeln!(text, "  address = {}", quoted(address))?;
-        writeln!(text, "  follows = \"standby\"          # read-only: an in-sync copy, the owner when there is none")?;
-        interface(text, plan)?;
+    if apart { Ok(()) } else { readers(text, plan) }
+}
+
+fn group(text: &mut String, plan: &Plan, name: &str, role: PlannedRole) -> std::fmt::Result {
+    let nodes: Vec<String> =
+        plan.nodes.iter().filter(|node| node.role == role).map(|node| quoted(&node.name)).collect();
+    writeln!(text, "[[group]]\nname = {}", quoted(name))?;
+    writeln!(text, "nodes = [{}]   # most preferred first", nodes.join(", "))?;
+    writeln!(text, "failback = \"never\"             # never: stays where it is; auto: returns to the first node")
+}
+
+fn address(text: &mut String, plan: &Plan, address: Option<&String>) -> std::fmt::Result {
+    let Some(address) = address else { return Ok(()) };
+    resource(text, "vip", "address")?;
+    writeln!(text, "  address = {}", quoted(address))?;
+    interface(text, plan)
+}
+
+fn database(text: &mut String, plan: &Plan) -> std::fmt::Result {
+    let Some(database) = &plan.database else { return Ok(()) };
+    let kind = match database.engine {
+        Engine::Postgresql => "postgresql",
+        Engine::Mariadb => "mariadb",
+    };
+    resource(text, "db", kind)?;
+    writeln!(text, "  version = {}\n  data_dir = {}", quoted(&database.version), quoted(&database.data_dir))?;
+    if database.engine == Engine::Mariadb {
+        writeln!(text, "  # TCP port on which the agents give each other copies, encrypted, on the links above")?;
+        writeln!(text, "  copy_port = {MARIADB_COPY_PORT}")?;
     }
-    Ok(())
+    match database.port {
+        Some(port) => writeln!(text, "  port = {port}"),
+        None => Ok(()),
+    }
+}
+
+fn readers(text: &mut String, plan: &Plan) -> std::fmt::Result {
+    let Some(address) = &plan.reader_address else { return Ok(()) };
+    resource(text, "readers", "address")?;
+    writeln!(text, "  address = {}", quoted(address))?;
+    writeln!(text, "  follows = \"standby\"          # read-only: an in-sync copy, the owner when there is none")?;
+    interface(text, plan)
 }
 
 fn resource(text: &mut String, name: &str, kind: &str) -> std::fmt::Result {

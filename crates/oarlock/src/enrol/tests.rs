@@ -5,7 +5,7 @@ use crate::keys::PrivateKey;
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
-use template::{Plan, PlannedDatabase, PlannedNode};
+use template::{Plan, PlannedDatabase, PlannedNode, PlannedRole};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -22,7 +22,7 @@ fn inviter(expires_s: u64) -> Inviter {
     let planned = nodes.iter().zip(&keys).zip(1u8..).map(|((name, key), number)| PlannedNode {
         name: (*name).to_owned(),
         links: vec![IpAddr::from([10, 0, 0, number])],
-        witness: *name == "frontend",
+        role: if *name == "frontend" { PlannedRole::Witness } else { PlannedRole::Server },
         key: key.public(),
     });
     let plan = Plan { nodes: planned.collect(), ..plan() };
@@ -49,6 +49,7 @@ fn plan() -> Plan {
         nodes: Vec::new(),
         group: "oar".to_owned(),
         address: Some("10.0.0.100/24".to_owned()),
+        database_address: None,
         reader_address: Some("10.0.0.101/24".to_owned()),
         interface: Some("eth0".to_owned()),
         database: Some(PlannedDatabase {
@@ -209,13 +210,17 @@ fn a_damaged_invitation_is_told_without_its_keys() {
 #[test]
 fn what_init_writes_is_a_good_configuration() {
     let key = |number: u8| crate::keys::PublicKey::from_bytes([number; 32]);
-    let node = |name: &str, number: u8, witness| PlannedNode {
+    let node = |name: &str, number: u8, role| PlannedNode {
         name: name.to_owned(),
         links: vec![IpAddr::from([10, 0, 0, number]), IpAddr::from([192, 168, 0, number])],
-        witness,
+        role,
         key: key(number),
     };
-    let nodes = vec![node("server1", 1, false), node("server2", 2, false), node("frontend", 10, true)];
+    let nodes = vec![
+        node("server1", 1, PlannedRole::Server),
+        node("server2", 2, PlannedRole::Server),
+        node("frontend", 10, PlannedRole::Witness),
+    ];
     let text = template::render(&Plan { nodes, ..plan() });
     let settings = crate::config::parse("oarlock.toml", &text).unwrap();
     assert_eq!(settings.warnings, vec![]);
@@ -225,13 +230,17 @@ fn what_init_writes_is_a_good_configuration() {
 
 #[test]
 fn what_init_writes_for_mariadb_is_a_good_configuration() {
-    let node = |name: &str, number: u8, witness| PlannedNode {
+    let node = |name: &str, number: u8, role| PlannedNode {
         name: name.to_owned(),
         links: vec![IpAddr::from([10, 0, 0, number])],
-        witness,
+        role,
         key: crate::keys::PublicKey::from_bytes([number; 32]),
     };
-    let nodes = vec![node("server1", 1, false), node("server2", 2, false), node("frontend", 10, true)];
+    let nodes = vec![
+        node("server1", 1, PlannedRole::Server),
+        node("server2", 2, PlannedRole::Server),
+        node("frontend", 10, PlannedRole::Witness),
+    ];
     let database = PlannedDatabase {
         engine: crate::sql::Engine::Mariadb,
         version: "10.11".to_owned(),
@@ -244,4 +253,34 @@ fn what_init_writes_for_mariadb_is_a_good_configuration() {
     assert!(!text.to_lowercase().contains("postgres"), "{text}");
     let group = text.split_once("# What runs together").unwrap().1;
     insta::assert_snapshot!(group);
+}
+
+#[test]
+fn what_init_writes_for_four_servers_is_a_good_configuration() {
+    let node = |name: &str, number: u8, role| PlannedNode {
+        name: name.to_owned(),
+        links: vec![IpAddr::from([10, 0, 0, number])],
+        role,
+        key: crate::keys::PublicKey::from_bytes([number; 32]),
+    };
+    let servers = [
+        node("oar1", 1, PlannedRole::Server),
+        node("oar2", 2, PlannedRole::Server),
+        node("db1", 3, PlannedRole::Database),
+        node("db2", 4, PlannedRole::Database),
+    ];
+    let database_address = Some("10.0.0.200/24".to_owned());
+    let four = Plan { nodes: servers.to_vec(), database_address, ..plan() };
+    // Four voters need no arbitration; a witness makes five of them.
+    crate::config::parse("oarlock.toml", &template::render(&four)).unwrap();
+    let nodes = [&servers[..], &[node("frontend", 10, PlannedRole::Witness)]].concat();
+    let text = template::render(&Plan { nodes, ..four });
+    let settings = crate::config::parse("oarlock.toml", &text).unwrap();
+    assert_eq!(settings.warnings, vec![]);
+    let core = settings.core(1);
+    assert_eq!(core.groups[1].depends, [oarlock_core::ids::GroupId(0)]);
+    let ids = |ids: [u8; 2]| ids.map(oarlock_core::ids::NodeId).to_vec();
+    assert_eq!((&core.groups[0].nodes, &core.groups[1].nodes), (&ids([3, 4]), &ids([1, 2])));
+    let groups = text.split_once("# What runs together").unwrap().1;
+    insta::assert_snapshot!(groups);
 }

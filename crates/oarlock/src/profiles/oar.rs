@@ -41,12 +41,14 @@ const STOP_SIGNAL: i32 = 15;
 pub struct Oar {
     conf_file: PathBuf,
     notes: mpsc::UnboundedSender<String>,
+    database_elsewhere: bool,
 }
 
 impl Oar {
     /// `notes` takes what an administrator should know of repaired and undecided jobs, in words.
-    pub fn new(conf_file: PathBuf, notes: mpsc::UnboundedSender<String>) -> Oar {
-        Oar { conf_file, notes }
+    /// With `database_elsewhere`, a database that is away for a while is no failure of this server.
+    pub fn new(conf_file: PathBuf, notes: mpsc::UnboundedSender<String>, database_elsewhere: bool) -> Oar {
+        Oar { conf_file, notes, database_elsewhere }
     }
 
     /// The command that runs the server in the foreground.
@@ -64,7 +66,10 @@ impl Oar {
         };
         // Helpers die within microseconds of a kill; twice in a row rules out the moment of a fork.
         settings.checks.push(check(Arc::new(health::Helpers), 500, 500, 2));
-        settings.checks.push(check(Arc::new(health::Progress::new(self.conf_file.clone())), 5000, 3000, 3));
+        // Long enough for the database's own deadlines, where its silence must be told from a hanging check.
+        let deadline_ms = if self.database_elsewhere { 8000 } else { 3000 };
+        let progress = health::Progress::new(self.conf_file.clone(), self.database_elsewhere);
+        settings.checks.push(check(Arc::new(progress), 5000, deadline_ms, 3));
         settings.hooks = Some(Arc::new(self));
     }
 }

@@ -87,7 +87,7 @@ impl Resources {
                     Agent::Mariadb(MariaAgent::spawn(maria, launcher, events))
                 }
                 ResourceKind::Service(service) => {
-                    let service = service_settings(&name, service, around).await?;
+                    let service = service_settings(&name, service, is_database_elsewhere(settings, id), around).await?;
                     let (events, queue) = mpsc::channel(WAITING);
                     forward(id, queue, around.inner.clone(), Observation::Service);
                     Agent::Service(ServiceAgent::spawn(service, launcher, events))
@@ -225,9 +225,16 @@ pub(super) async fn user(name: &str) -> Result<SystemUser, String> {
     SystemUser::lookup(name).await.map_err(|error| error.to_string())
 }
 
+/// Whether a service's database is that of another group, which may move without it.
+fn is_database_elsewhere(settings: &Settings, id: ResourceId) -> bool {
+    let group = settings.groups.get(usize::from(id.group.0));
+    group.is_some_and(|group| !group.has_database() && !group.depends.is_empty())
+}
+
 async fn service_settings(
     name: &str,
     settings: &config::ServiceSettings,
+    database_elsewhere: bool,
     around: &Surroundings,
 ) -> Result<ServiceSettings, String> {
     let owner = user(&settings.user).await?;
@@ -242,7 +249,7 @@ async fn service_settings(
                 }
             });
             let conf = settings.config_file.clone().unwrap_or_else(|| oar::CONF_FILE.into());
-            Oar::new(conf, notes).equip(&mut service);
+            Oar::new(conf, notes, database_elsewhere).equip(&mut service);
         }
         None => {}
     }

@@ -67,8 +67,17 @@ struct Facts {
     server: Vec<IpAddr>,
 }
 
-/// Looks at this machine. `service` are the addresses that move with the server; `root` is `/`.
-pub async fn check(root: &Path, conf_file: &Path, service: &[IpAddr]) -> Vec<Finding> {
+/// Where OAR's parts are reached: addresses that move with them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Services {
+    /// With its database.
+    pub database: Vec<IpAddr>,
+    /// With the server.
+    pub server: Vec<IpAddr>,
+}
+
+/// Looks at this machine; `root` is `/`.
+pub async fn check(root: &Path, conf_file: &Path, services: &Services) -> Vec<Finding> {
     let conf = match OarConf::read(conf_file).await {
         Ok(conf) => conf,
         Err(error) => {
@@ -88,7 +97,7 @@ pub async fn check(root: &Path, conf_file: &Path, service: &[IpAddr]) -> Vec<Fin
         sql_mode: mariadb::sql_mode(&conf).await,
         conf,
     };
-    judge(&facts, service)
+    judge(&facts, services)
 }
 
 async fn resolve(name: Option<&str>) -> Vec<IpAddr> {
@@ -99,10 +108,10 @@ async fn resolve(name: Option<&str>) -> Vec<IpAddr> {
     }
 }
 
-fn judge(facts: &Facts, service: &[IpAddr]) -> Vec<Finding> {
+fn judge(facts: &Facts, services: &Services) -> Vec<Finding> {
     let mut findings = Vec::new();
     judge_values(facts, &mut findings);
-    judge_hosts(facts, service, &mut findings);
+    judge_hosts(facts, services, &mut findings);
     judge_file(facts, &mut findings);
     findings.extend(facts.defects.iter().cloned());
     findings.extend(facts.sql_mode.as_deref().and_then(mariadb::judge_sql_mode));
@@ -147,15 +156,17 @@ fn judge_values(facts: &Facts, findings: &mut Vec<Finding>) {
     }
 }
 
-fn judge_hosts(facts: &Facts, service: &[IpAddr], findings: &mut Vec<Finding>) {
-    for (key, found) in [("DB_HOSTNAME", &facts.database), ("SERVER_HOSTNAME", &facts.server)] {
+fn judge_hosts(facts: &Facts, services: &Services, findings: &mut Vec<Finding>) {
+    for (key, found, service) in
+        [("DB_HOSTNAME", &facts.database, &services.database), ("SERVER_HOSTNAME", &facts.server, &services.server)]
+    {
         let Some(value) = facts.conf.get(key).map(str::trim) else { continue };
         let wrong = if found.is_empty() {
             Some("cannot be resolved on this machine".to_owned())
         } else if found.iter().any(|address| !service.contains(address)) {
             let found: Vec<String> = found.iter().map(ToString::to_string).collect();
             Some(format!(
-                "is {}, not a service address of this group: it does not move with the server",
+                "is {}, not a service address of its group: it does not move with what it names",
                 found.join(", ")
             ))
         } else {
@@ -219,6 +230,20 @@ mod tests {
         DB_BASE_LOGIN=\"oar\"\nDB_BASE_PASSWD=\"a\"\nDB_BASE_PASSWD_RO=\"b\"\nSERVER_HOSTNAME=\"oar\"\n\
         SERVER_PORT=\"6666\"\nDETACH_JOB_FROM_SERVER=\"1\"\n";
 
+    fn services() -> Services {
+        Services { database: SERVICE.to_vec(), server: SERVICE.to_vec() }
+    }
+
+    #[test]
+    fn each_name_must_be_the_address_of_its_own_group() {
+        let elsewhere = vec![IpAddr::from([10, 0, 0, 200])];
+        let apart = Services { database: elsewhere.clone(), server: SERVICE.to_vec() };
+        assert_eq!(judge(&Facts { database: elsewhere, ..facts(GOOD) }, &apart), []);
+        let wrong = judge(&facts(GOOD), &apart);
+        assert!(wrong.len() == 1 && wrong[0].text.starts_with("DB_HOSTNAME"), "{wrong:?}");
+        assert!(wrong[0].hint.contains("10.0.0.200"), "{wrong:?}");
+    }
+
     fn facts(conf: &str) -> Facts {
         Facts {
             conf_file: "/etc/oar/oar.conf".into(),
@@ -237,12 +262,12 @@ mod tests {
     /// The beginnings of what is found, enough to tell findings apart.
     fn found(facts: &Facts) -> Vec<String> {
         let start = |finding: Finding| finding.text.split(':').next().unwrap_or_default().to_owned();
-        judge(facts, &SERVICE).into_iter().map(start).collect()
+        judge(facts, &services()).into_iter().map(start).collect()
     }
 
     #[test]
     fn a_good_machine_has_no_findings() {
-        assert_eq!(judge(&facts(GOOD), &SERVICE), []);
+        assert_eq!(judge(&facts(GOOD), &services()), []);
     }
 
     #[test]
@@ -270,12 +295,12 @@ mod tests {
         let mut facts = facts(GOOD);
         facts.database = vec!["127.0.0.1".parse().unwrap()];
         facts.server = vec![];
-        let findings = judge(&facts, &SERVICE);
+        let findings = judge(&facts, &services());
         let texts: Vec<&str> = findings.iter().map(|finding| finding.text.as_str()).collect();
         assert_eq!(
             texts,
             [
-                "DB_HOSTNAME \"oar\" is 127.0.0.1, not a service address of this group: it does not move with the server",
+                "DB_HOSTNAME \"oar\" is 127.0.0.1, not a service address of its group: it does not move with what it names",
                 "SERVER_HOSTNAME \"oar\" cannot be resolved on this machine",
             ]
         );
@@ -311,7 +336,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_machine_without_oar_is_told_so() {
-        let findings = check(Path::new("/no/such/root"), Path::new("/no/such/oar.conf"), &SERVICE).await;
+        let findings = check(Path::new("/no/such/root"), Path::new("/no/such/oar.conf"), &services()).await;
         assert_eq!(findings.len(), 1);
         assert_eq!(findings[0].text, "cannot read /no/such/oar.conf: No such file or directory (os error 2)");
     }

@@ -34,25 +34,55 @@ impl Custom for Helpers {
 /// The database answers where OAR's modules look for it, and scheduler passes begin.
 pub(super) struct Progress {
     conf_file: PathBuf,
-    /// The main process and when it was first looked at.
-    seen: Mutex<Option<(u32, Instant)>>,
+    /// Its database moves without this server, which survives that and would not be helped by a restart.
+    database_elsewhere: bool,
+    seen: Mutex<Option<Seen>>,
+}
+
+/// What is known of a main process.
+#[derive(Clone, Copy)]
+struct Seen {
+    main: u32,
+    /// Since when it could have made a pass: its first look, or the end of an absence of the database.
+    since: Instant,
+    /// The database has answered in its time: that it does not now is no fault of the configuration.
+    answered: bool,
 }
 
 impl Progress {
-    pub fn new(conf_file: PathBuf) -> Progress {
-        Progress { conf_file, seen: Mutex::new(None) }
+    pub fn new(conf_file: PathBuf, database_elsewhere: bool) -> Progress {
+        Progress { conf_file, database_elsewhere, seen: Mutex::new(None) }
     }
 
-    /// For how long this main process has been looked at.
+    /// For how long this main process could have made a pass.
     fn known_for(&self, main: u32) -> Duration {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        match *seen {
-            Some((known, since)) if known == main => since.elapsed(),
-            _ => {
-                *seen = Some((main, Instant::now()));
-                Duration::ZERO
+        self.note(main, |seen| seen.answered = true).since.elapsed()
+    }
+
+    /// Whether a database that does not answer is borne.
+    fn bears(&self, main: u32) -> bool {
+        let borne = |seen: &Seen| self.database_elsewhere && seen.answered;
+        borne(&self.note(main, |seen| {
+            if borne(seen) {
+                seen.since = Instant::now();
             }
-        }
+        }))
+    }
+
+    fn note(&self, main: u32, change: impl FnOnce(&mut Seen)) -> Seen {
+        let mut kept = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = kept.filter(|seen| seen.main == main);
+        let mut seen = known.unwrap_or_else(|| Seen { main, since: Instant::now(), answered: false });
+        change(&mut seen);
+        *kept = Some(seen);
+        seen
+    }
+
+    async fn pass_age_s(&self) -> Result<Option<i64>, String> {
+        let conf = OarConf::read(&self.conf_file).await.map_err(|error| with_causes(&error))?;
+        let access = conf.database().map_err(|error| with_causes(&error))?;
+        let database = Database::open(&access).await.map_err(|error| with_causes(&error))?;
+        database.pass_age_s().await.map_err(|error| with_causes(&error))
     }
 }
 
@@ -60,10 +90,14 @@ impl Custom for Progress {
     fn look(&self, main: Option<u32>) -> Boxed<'_, Result<(), String>> {
         Box::pin(async move {
             let main = main.ok_or("the server has no main process")?;
-            let conf = OarConf::read(&self.conf_file).await.map_err(|error| with_causes(&error))?;
-            let access = conf.database().map_err(|error| with_causes(&error))?;
-            let database = Database::open(&access).await.map_err(|error| with_causes(&error))?;
-            let age_s = database.pass_age_s().await.map_err(|error| with_causes(&error))?;
+            let age_s = match self.pass_age_s().await {
+                Ok(age_s) => age_s,
+                Err(reason) if self.bears(main) => {
+                    tracing::debug!(reason, "oar's database is away; its server is left alone");
+                    return Ok(());
+                }
+                Err(reason) => return Err(reason),
+            };
             let age = age_s.map(|age_s| Duration::from_secs(age_s.max(0).unsigned_abs()));
             let busy = processes::waits_for_module(main, &processes::near(main));
             judge(age, self.known_for(main), busy)
@@ -110,8 +144,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_database_elsewhere_is_borne_once_it_has_answered() {
+        for (elsewhere, answered, borne) in [(true, true, true), (true, false, false), (false, true, false)] {
+            // Nothing can be asked here, as when the database is away.
+            let progress = Progress::new("/no/such/oar.conf".into(), elsewhere);
+            if answered {
+                progress.known_for(1);
+            }
+            assert_eq!(progress.look(Some(1)).await.is_ok(), borne, "{elsewhere} {answered}");
+            assert!(progress.look(Some(2)).await.is_err(), "another server has to show that it can reach it");
+        }
+    }
+
+    #[test]
+    fn the_time_of_an_absence_is_not_held_against_the_server() {
+        let hour_ago = Instant::now().checked_sub(Duration::from_secs(3600)).unwrap();
+        let progress = Progress::new("/no/such/oar.conf".into(), true);
+        progress.note(1, |seen| seen.since = hour_ago);
+        assert!(progress.known_for(1) >= Duration::from_secs(3600));
+        assert!(progress.bears(1));
+        assert_eq!(judge(Some(Duration::from_secs(3600)), progress.known_for(1), false), Ok(()));
+    }
+
+    #[tokio::test]
     async fn a_missing_configuration_is_named() {
-        let progress = Progress::new("/no/such/oar.conf".into());
+        let progress = Progress::new("/no/such/oar.conf".into(), true);
         assert_eq!(
             progress.look(Some(1)).await,
             Err("cannot read /no/such/oar.conf: No such file or directory (os error 2)".into())
