@@ -196,7 +196,7 @@ pub struct InitArguments {
     /// A server with its address on each link; the first is preferred. Repeat for each.
     #[arg(long, value_name = "NAME=ADDRESS[,ADDRESS]", required = true, value_parser = node_spec)]
     pub node: Vec<NodeSpec>,
-    /// A server for the database alone, in a group of its own that the other one depends on. Repeat for each.
+    /// A server for the database alone, in a group of its own. Repeat for each.
     #[arg(long, value_name = "NAME=ADDRESS[,ADDRESS]", requires_all = ["engine", "database_address"], value_parser = node_spec)]
     pub database_node: Vec<NodeSpec>,
     /// A witness, which votes and runs nothing, with its address on each link.
