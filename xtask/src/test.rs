@@ -82,9 +82,11 @@ fn lab(tally: &mut Tally) -> Result<()> {
         let matrix = ["xtask", "lab", "matrix", "--only", case, "--results", RESULTS];
         step(tally, &format!("fault matrix, {case}"), &matrix, &[])?;
     }
+    step(tally, "the lab goes away", &["xtask", "lab", "down"], &[])?;
+    step(tally, "lab: hosts with disks of their own", &["xtask", "lab", "up", "--disks"], &[])?;
     let soak = ["xtask", "lab", "soak", "--minutes", "2", "--seed", SOAK_SEED, "--keep-going", "--results", RESULTS];
     step(tally, "soak: random faults, two at a time", &soak, &[])?;
-    step(tally, "the lab goes away", &["xtask", "lab", "down"], &[])?;
+    step(tally, "that lab goes away", &["xtask", "lab", "down"], &[])?;
     step(tally, "lab: servers, witness, OAR on MariaDB", &["xtask", "lab", "up", "--db", "mariadb"], &[])?;
     for case in CASES_ON_MARIADB {
         let matrix = ["xtask", "lab", "matrix", "--only", case, "--results", RESULTS];

@@ -193,7 +193,8 @@ async fn a_real_oar_server_is_kept_in_service() {
 async fn what_check_says() {
     println!("-- what check says");
     let service: Vec<IpAddr> = ("oar", 0).to_socket_addrs().unwrap().map(|address| address.ip()).collect();
-    let findings = check::check(Path::new("/"), Path::new(CONF_FILE), &service).await;
+    let services = check::Services { database: service.clone(), server: service };
+    let findings = check::check(Path::new("/"), Path::new(CONF_FILE), &services).await;
     let texts: Vec<&str> = findings.iter().map(|finding| finding.text.as_str()).collect();
     assert_eq!(texts.len(), 1, "{texts:?}");
     assert!(texts[0].starts_with("the init script oar-server starts the oar server at boot"), "{texts:?}");

@@ -42,7 +42,7 @@ impl Writer {
     pub fn of_set_test(bed: &Bed, host: &str, run: &str, dir: &Path) -> Result<Writer> {
         let mut more = vec!["--host", service(bed), "--writers", "4", "--readers", "2", "--interval-ms", "20"];
         more.extend(["--connections", "3", "--create-within-ms", "30000"]);
-        more.extend(bed.servers().into_iter().flat_map(|server| ["--reader-host", server]));
+        more.extend(bed.database_servers().into_iter().flat_map(|server| ["--reader-host", server]));
         Writer::start(bed, host, run, dir, &more)
     }
 

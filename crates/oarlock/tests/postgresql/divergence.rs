@@ -34,7 +34,7 @@ async fn known_by_its_log(a: &mut Node, b: &mut Node) {
     a.copy(DataCommand::Rewind { from: b.id }).await;
     assert_eq!(a.notes, Vec::<String>::new(), "exactly at the fork is not diverged");
     assert!(!a.log().contains("pg_rewind"), "nothing to rewind");
-    stream(a, b, 2).await;
+    follow(a, b, 2).await;
 
     take_over(b, a, 1, 3).await;
     put_unwritten_first(b);
@@ -168,8 +168,8 @@ fn make_standby(node: &Node) {
     fs::write(node.settings.data_dir.join("standby.signal"), "").unwrap();
 }
 
-/// Files of the log made in advance, as a checkpoint near the end of one makes them, until one of
-/// them lies first in the directory: which one that is, is the file system's choice.
+/// A file of the log made in advance, as a checkpoint near the end of one makes it, that lies first in the
+/// directory: which number that takes is the file system's choice.
 fn put_unwritten_first(node: &Node) {
     let wal = node.settings.data_dir.join("pg_wal");
     let names = || {
@@ -178,13 +178,14 @@ fn put_unwritten_first(node: &Node) {
     };
     let newest = names().into_iter().max().unwrap();
     let (number, like) = (u64::from_str_radix(&newest[16..], 16).unwrap(), fs::metadata(wal.join(&newest)).unwrap());
-    for number in number + 1..number + 200 {
+    for number in number + 1..number + 10_000 {
         let name = format!("{}{number:08X}", &newest[..16]);
-        fs::write(wal.join(&name), vec![0; usize::try_from(like.len()).unwrap()]).unwrap();
+        fs::File::create(wal.join(&name)).unwrap().set_len(like.len()).unwrap();
         chown(wal.join(&name), Some(like.uid()), Some(like.gid())).unwrap();
         if names()[0] == name {
             return;
         }
+        fs::remove_file(wal.join(&name)).unwrap();
     }
-    panic!("none of 200 files lies first in {}", wal.display());
+    panic!("none of 10000 files lies first in {}", wal.display());
 }

@@ -5,6 +5,7 @@ use super::binlog::GtidList;
 use super::conf::{self, CLOSED, server_id};
 use super::context::{Context, Phase};
 use super::error::{MariaError, Result};
+use super::guard::SWITCH_ON;
 use super::inspect;
 use super::processes::{self, Process};
 use super::session::{Commits, Session, literal, named, text};
@@ -92,7 +93,7 @@ impl<L: Launcher> Context<L> {
         let after = self.settings.timing.tool;
         // Of a promotion that an agent did not live to end; a standby's own commits wait for nobody.
         session.run("set global read_only=ON", after).await?;
-        session.run("set global rpl_semi_sync_master_enabled=OFF", after).await?;
+        self.switch_off(session).await?;
         let own = server_id(self.settings.node, None);
         session.run(&format!("set global server_id={own}"), after).await?;
         self.refuse_errant(session).await?;
@@ -358,7 +359,7 @@ impl<L: Launcher> Context<L> {
             format!("set global rpl_semi_sync_master_timeout={}", conf::FOR_EVER),
             "set global rpl_semi_sync_master_wait_no_slave=ON".to_owned(),
             "set global rpl_semi_sync_master_wait_point=AFTER_SYNC".to_owned(),
-            "set global rpl_semi_sync_master_enabled=ON".to_owned(),
+            SWITCH_ON.to_owned(),
         ] {
             session.run(&sql, after).await?;
         }

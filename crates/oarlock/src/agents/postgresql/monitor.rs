@@ -18,8 +18,9 @@ const AT_LEAST_EVERY: Duration = Duration::from_millis(500);
 /// After a change every turn brings a look for so long; then all is calm, and not every one does.
 const CALM_AFTER: Duration = Duration::from_secs(1);
 
-/// A copy that left the primary's history streams for a moment at each of its vain attempts, which
-/// are processes of their own. One whose same process was seen to stream so often really does.
+/// A copy that left the primary's history streams for a moment at each of its vain attempts. Where they are
+/// processes of their own, one whose same process was seen to stream so often really does; where one process
+/// tries again and again, it asks for a timeline that it knows to have ended.
 const STEADY: u32 = 3;
 
 /// Looks at the server until the task is aborted.
@@ -53,7 +54,7 @@ pub(super) async fn watch<L: Launcher>(context: Shared<L>, board: Arc<Board>) {
 
 struct Monitor {
     session: Option<Session>,
-    /// The receiver that streamed at the last look, and how many looks in a row it was this one.
+    /// The receiver that streamed at the last look and its timeline, and how many looks in a row it was this one.
     receiver: String,
     streamed: u32,
     /// Commits that wait, and since when.
@@ -64,12 +65,9 @@ struct Monitor {
     changed: Instant,
 }
 
-/// The number of no process.
-const NO_RECEIVER: &str = "0";
-
 const STANDBY: &str = "select 's', pg_is_in_recovery(), \
     greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), \
-    coalesce((select pid from pg_stat_wal_receiver where status = 'streaming'), 0)";
+    coalesce((select pid || ' ' || received_tli from pg_stat_wal_receiver where status = 'streaming'), '0')";
 const PRIMARY: &str = "select 's', pg_is_in_recovery(), \
     case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end, 0; \
     select 'r', application_name, state, flush_lsn, pid from pg_stat_replication order by backend_start desc, pid; \
@@ -147,7 +145,12 @@ impl Monitor {
         if receiver != self.receiver {
             (self.receiver, self.streamed) = (receiver, 0);
         }
-        self.streamed = if self.receiver == NO_RECEIVER { 0 } else { self.streamed.saturating_add(1) };
+        self.streamed = match self.receiver.split_once(' ') {
+            None => 0,
+            // What its history ends with is there before it streams; later there is nothing new to know.
+            Some((_, timeline)) if self.streamed < STEADY && has_ended(context, timeline).await => 0,
+            Some(_) => self.streamed.saturating_add(1),
+        };
         standbys.sort_by_key(|standby| (standby.node, !standby.streaming));
         standbys.dedup_by_key(|standby| standby.node);
         end(&session, &overtaken, context.settings.timing.statement).await?;
@@ -198,6 +201,15 @@ async fn end(session: &Session, overtaken: &[String], within: Duration) -> Resul
         overtaken.join(",")
     );
     session.value_of_ending(&sql, within).await.map(drop)
+}
+
+/// Whether the copy knows of a timeline that follows on `timeline`: a receiver fetches what the primary's history
+/// says before it asks for anything (PostgreSQL 15, `WalRcvFetchTimeLineHistoryFiles`).
+async fn has_ended<L: Launcher>(context: &Shared<L>, timeline: &str) -> bool {
+    let Some(next) = timeline.parse::<u32>().ok().and_then(|timeline| timeline.checked_add(1)) else { return false };
+    let history = context.settings.data_dir.join(format!("pg_wal/{next:08X}.history"));
+    // One that cannot be looked for is not known to stream.
+    tokio::fs::try_exists(history).await.unwrap_or(true)
 }
 
 /// Whether two looks saw the same but for positions.

@@ -51,6 +51,16 @@ async fn next(store: &mut Store) -> String {
     }
 }
 
+/// The next answer, whatever is said of stalls before it: a busy machine's thread may take a second to answer.
+async fn answer(store: &mut Store) -> String {
+    loop {
+        let event = next(store).await;
+        if !event.starts_with("stalled") {
+            return event;
+        }
+    }
+}
+
 #[tokio::test]
 async fn while_the_disk_is_busy_only_the_newest_record_waits() {
     let (mut store, tell, mut records) = store();
@@ -60,15 +70,15 @@ async fn while_the_disk_is_busy_only_the_newest_record_waits() {
         store.save(ticket, vec![ticket as u8]);
     }
     tell.send(Outcome::Written).unwrap();
-    assert_eq!(next(&mut store).await, "saved 1");
+    assert_eq!(answer(&mut store).await, "saved 1");
     assert_eq!(records.recv().await, Some(vec![5]));
     store.save(6, vec![6]);
     tell.send(Outcome::Failed).unwrap();
     for ticket in 2..=5 {
-        assert_eq!(next(&mut store).await, format!("failed {ticket}: cannot write a slot"));
+        assert_eq!(answer(&mut store).await, format!("failed {ticket}: cannot write a slot"));
     }
     tell.send(Outcome::Written).unwrap();
-    assert_eq!(next(&mut store).await, "saved 6");
+    assert_eq!(answer(&mut store).await, "saved 6");
     assert_eq!(records.recv().await, Some(vec![6]));
     let latency = store.sync_latency();
     assert_eq!((latency.median, latency.max, latency.samples), (Duration::from_millis(1), Duration::from_millis(1), 3));
@@ -86,9 +96,9 @@ async fn a_stalled_disk_is_reported_every_second_until_it_answers() {
         assert!(reported >= seconds, "{event}");
     }
     tell.send(Outcome::Written).unwrap();
-    assert_eq!(next(&mut store).await, "saved 1");
+    assert_eq!(answer(&mut store).await, "saved 1");
     tell.send(Outcome::Written).unwrap();
-    assert_eq!(next(&mut store).await, "saved 2");
+    assert_eq!(answer(&mut store).await, "saved 2");
     drop(tell);
 }
 
@@ -100,10 +110,10 @@ async fn a_thread_that_dies_fails_all_its_tickets() {
     store.save(2, vec![2]);
     tell.send(Outcome::Panic).unwrap();
     for ticket in 1..=2 {
-        assert_eq!(next(&mut store).await, format!("failed {ticket}: the thread that writes the store has ended"));
+        assert_eq!(answer(&mut store).await, format!("failed {ticket}: the thread that writes the store has ended"));
     }
     store.save(3, vec![3]);
-    assert_eq!(next(&mut store).await, "failed 3: the thread that writes the store has ended");
+    assert_eq!(answer(&mut store).await, "failed 3: the thread that writes the store has ended");
     assert!(store.close(DEADLINE));
 }
 
