@@ -16,6 +16,8 @@ pub const NETWORK: &str = "10.77.0.0/16";
 pub const SERVICE_NAME: &str = "oar";
 /// The address that moves between the servers that run OAR.
 pub const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 100);
+/// Where readers find a standby, where hosts have disks of their own.
+pub const READER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 102);
 
 /// How many servers share the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]

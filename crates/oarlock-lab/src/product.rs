@@ -9,7 +9,7 @@ pub use crate::cluster::{ClusterStatus, GROUP};
 use crate::disk::Disk;
 use crate::host::Host;
 use crate::lab::Lab;
-use crate::layout::{Kind, PREFIX_LENGTH, Part, Spec};
+use crate::layout::{Kind, PREFIX_LENGTH, Part, READER_ADDRESS, Spec};
 use crate::state::{Engine, Shape};
 use anyhow::{Context, Result, bail, ensure};
 
@@ -90,6 +90,10 @@ fn init_arguments(shape: Shape) -> Vec<String> {
     match shape.db {
         Engine::Postgresql => push("--postgresql", shape.suite.postgresql().to_owned()),
         Engine::Mariadb => push("--mariadb", shape.suite.mariadb().to_owned()),
+    }
+    if shape.disks {
+        // A standby lets readers in where they have an address; the soak asks each server by name too.
+        push("--reader-address", format!("{READER_ADDRESS}/{PREFIX_LENGTH}"));
     }
     if shape.disks && shape.db == Engine::Mariadb {
         // Below the disk's place, since copies change places beside the data.

@@ -16,6 +16,7 @@ impl Sentinel {
             return Err(Refusal::Busy { name });
         }
         self.record.services.retain(|service| service.name != name);
+        self.spent.remove(&name);
         if self.record.services.len() >= MAX_SERVICES {
             return Err(Refusal::Full { what: "services".into(), limit: MAX_SERVICES });
         }

@@ -168,8 +168,6 @@ pub(super) struct Silencing {
     since_us: u64,
     /// When to look at what is left.
     look_at_us: u64,
-    /// Services of which only processes are left that will never run another instruction.
-    stuck: BTreeSet<String>,
 }
 
 /// An act under way.
@@ -206,13 +204,16 @@ pub struct Sentinel {
     terminate_by_us: Option<u64>,
     leaving: bool,
     pub(super) silencing: Option<Silencing>,
+    /// Killed services of which only processes are left that will never run another instruction: they wait for a
+    /// disk. Nothing of them can answer anybody, so a lapse is complete and an epoch may be released without waiting.
+    pub(super) spent: BTreeSet<String>,
     pub(super) out: Vec<Effect>,
 }
 
 impl Silencing {
     fn new(generation: u64, since_us: u64) -> Self {
         let look_at_us = since_us.saturating_add(SILENCE_LOOK_US);
-        Self { generation, since_us, look_at_us, stuck: BTreeSet::new() }
+        Self { generation, since_us, look_at_us }
     }
 }
 
@@ -258,6 +259,7 @@ impl Sentinel {
             terminate_by_us: None,
             leaving: false,
             silencing,
+            spent: BTreeSet::new(),
             out,
         }
     }
@@ -356,7 +358,7 @@ impl Sentinel {
     fn unsilenced(&self) -> impl Iterator<Item = &Service> {
         let old = |service: &Service, silencing: &Silencing| {
             service.guard.as_ref().is_some_and(|guard| guard.generation <= silencing.generation)
-                && !silencing.stuck.contains(&service.name)
+                && !self.is_spent(&service.name)
         };
         let services = self.record.services.iter().filter(|service| service.is_alive());
         services.filter(move |service| self.silencing.as_ref().is_some_and(|silencing| old(service, silencing)))
@@ -509,12 +511,20 @@ impl Sentinel {
         Ok(Reply::Done)
     }
 
-    /// What is still there under `epoch` of `group` or an older one.
+    /// Whether nothing of a service can run again, nor is about to be born.
+    fn is_spent(&self, name: &str) -> bool {
+        let births =
+            |pending: &Pending| matches!(&pending.subject, Subject::Spawn(of) | Subject::Promote(of) if of == name);
+        self.spent.contains(name) && !self.pending.values().any(births)
+    }
+
+    /// What is still there under `epoch` of `group` or an older one, and may do something.
     fn still_under(&self, group: &str, epoch: u64) -> Option<String> {
         let under =
             |guard: &Option<Guard>| guard.as_ref().is_some_and(|guard| guard.group == group && guard.epoch <= epoch);
         let record = &self.record;
-        let mut services = record.services.iter().filter(|s| under(&s.guard) && s.is_alive());
+        let mut services =
+            record.services.iter().filter(|s| under(&s.guard) && s.is_alive() && !self.is_spent(&s.name));
         let mut addresses = record.addresses.iter().filter(|held| under(&held.guard));
         services
             .next()
@@ -554,6 +564,7 @@ impl Sentinel {
         if !service.is_alive() {
             service.guard = None;
         }
+        self.spent.remove(&name);
         self.save();
         self.out.push(Effect::Notify(Notice::Emptied { name: name.clone() }));
         self.answer_kills(&name);
@@ -575,11 +586,10 @@ impl Sentinel {
     }
 
     fn inspected(&mut self, name: &str, remaining: &[Remaining]) {
-        // A killed process that waits for a disk without end (D), or whose last thread does (Z), will
-        // not come back from it to do anything.
-        let stuck = !remaining.is_empty() && remaining.iter().all(|left| matches!(left.state, 'D' | 'Z' | 'X'));
-        if let Some(silencing) = self.silencing.as_mut().filter(|_| stuck) {
-            silencing.stuck.insert(name.to_owned());
+        // Only what was killed is looked at. A killed process that waits for a disk without end (D), or whose last
+        // thread does (Z), will not come back from it to do anything.
+        if !remaining.is_empty() && remaining.iter().all(|left| matches!(left.state, 'D' | 'Z' | 'X')) {
+            self.spent.insert(name.to_owned());
         }
         let (now_us, out) = (self.now_us, &mut self.out);
         self.kills.retain(|wait| {

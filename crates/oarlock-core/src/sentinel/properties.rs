@@ -223,7 +223,10 @@ impl World {
         }
         for effect in effects {
             if let Effect::Inspect { name } = effect {
-                self.event(Event::Inspected { name, remaining: Vec::new() });
+                // What was killed may wait for a disk.
+                let left = self.killed.contains(&name) && self.running.contains(&name);
+                let remaining = left.then_some(Remaining { pid: 1, state: 'D' }).into_iter().collect();
+                self.event(Event::Inspected { name, remaining });
             }
         }
         self.check_record();
@@ -273,7 +276,9 @@ impl World {
         for service in record.services.iter().filter(|service| service.guard.is_some()) {
             let released = service.guard.as_ref().and_then(|guard| record.released.get(&guard.group).copied());
             let epoch = service.guard.as_ref().map(|guard| guard.epoch);
-            assert!(!service.is_alive() || epoch > released, "{service:?} under a released epoch");
+            // What was released before it was gone waits for a disk, killed.
+            let spent = self.killed.contains(&service.name) && service.main != Main::Starting;
+            assert!(!service.is_alive() || epoch > released || spent, "{service:?} under a released epoch");
             // Without a lease nothing guarded stays: it is dying, or will be undone when it is there.
             let doomed = self.killed.contains(&service.name) || service.main == Main::Starting;
             assert!(record.deadline_us.is_some() || !service.is_alive() || doomed, "{service:?} without a lease");

@@ -332,6 +332,27 @@ fn kill_reports_what_cannot_die() {
 }
 
 #[test]
+fn an_epoch_is_released_while_killed_processes_wait_for_a_disk() {
+    let mut rig = Rig::leased();
+    let release = |epoch| Request::Floor { applied_index: 1, released: Some(("oar".into(), epoch)) };
+    rig.ask(Request::Lease { generation: 1, deadline_us: rig.now_us + 10 * KILL_WAIT_US });
+    rig.ask(spawn("db", Some(guard(1, 3))));
+    for (state, refused) in [('R', true), ('S', true), ('D', false)] {
+        rig.send(Request::KillGroup { name: "db".into() });
+        rig.now_us += KILL_WAIT_US;
+        rig.event(Event::Tick);
+        rig.event(Event::Inspected { name: "db".into(), remaining: vec![Remaining { pid: 101, state }] });
+        let answer = rig.ask(release(3));
+        assert_eq!(answer == Reply::Refused(Refusal::StillRunning { name: "db".into() }), refused, "{state}");
+    }
+    // Nothing comes up in its place before it is gone; then what does is looked at anew.
+    assert_eq!(rig.refused(spawn("db", Some(guard(1, 4)))), Refusal::Busy { name: "db".into() });
+    rig.dies("db");
+    assert!(matches!(rig.ask(spawn("db", Some(guard(1, 4)))), Reply::Spawned { .. }));
+    assert_eq!(rig.refused(release(4)), Refusal::StillRunning { name: "db".into() });
+}
+
+#[test]
 fn a_kill_hits_what_was_not_yet_born() {
     let mut rig = Rig::leased();
     rig.hold_acts = true;
