@@ -14,7 +14,7 @@ use oarlock_sim::scenario::Layout;
 use oarlock_sim::world::World;
 
 /// Delays are drawn: so many courses of each scenario.
-const SEEDS: std::ops::RangeInclusive<u64> = 1..=20;
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=60;
 
 type Scenario = fn(&mut Directed) -> Result<(), Missed>;
 
