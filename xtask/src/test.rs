@@ -27,6 +27,8 @@ const CASES: &[&str] = &[
 ];
 /// Those of them that run on MariaDB too.
 const CASES_ON_MARIADB: &[&str] = &["2 never", "5 kill", "19 database"];
+/// Those that only four servers have.
+const CASES_ON_FOUR: &[&str] = &["1 database", "13"];
 /// First seed of the soak.
 const SOAK_SEED: &str = "1";
 /// Where the verdicts of these cases go; docs/results holds those of whole campaigns.
@@ -87,13 +89,19 @@ fn lab(tally: &mut Tally) -> Result<()> {
     let soak = ["xtask", "lab", "soak", "--minutes", "2", "--seed", SOAK_SEED, "--keep-going", "--results", RESULTS];
     step(tally, "soak: random faults, two at a time", &soak, &[])?;
     step(tally, "that lab goes away", &["xtask", "lab", "down"], &[])?;
+    step(tally, "lab: two servers for OAR, two for its database", &["xtask", "lab", "up", "--layout", "four"], &[])?;
+    for case in CASES_ON_FOUR {
+        let matrix = ["xtask", "lab", "matrix", "--only", case, "--results", RESULTS];
+        step(tally, &format!("fault matrix with four servers, {case}"), &matrix, &[])?;
+    }
+    step(tally, "that lab goes away too", &["xtask", "lab", "down"], &[])?;
     step(tally, "lab: servers, witness, OAR on MariaDB", &["xtask", "lab", "up", "--db", "mariadb"], &[])?;
     for case in CASES_ON_MARIADB {
         let matrix = ["xtask", "lab", "matrix", "--only", case, "--results", RESULTS];
         step(tally, &format!("fault matrix on MariaDB, {case}"), &matrix, &[])?;
     }
-    step(tally, "that lab goes away", &["xtask", "lab", "down"], &[])?;
-    println!("the other cases run with: cargo xtask lab up [--db mariadb] && cargo xtask lab matrix");
+    step(tally, "the last lab goes away", &["xtask", "lab", "down"], &[])?;
+    println!("the other cases: cargo xtask lab up [--db mariadb] [--layout four] && cargo xtask lab matrix");
     Ok(())
 }
 
