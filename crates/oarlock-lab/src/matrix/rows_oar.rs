@@ -147,7 +147,7 @@ fn interactive(trial: &mut Trial<'_>, how: How) -> Result<()> {
         let text = trial.bed.shell(FRONTEND, &format!("cat {screen}"), COMMAND)?;
         if text.contains(wanted) { Ok(text) } else { bail!("the terminal shows: {}", text.trim_end()) }
     };
-    let text = trial.bed.until("the terminal on the compute node", STARTED, || shown("Connect to OAR job"))?;
+    let text = trial.bed.until("the terminal on the compute node", STARTED, || shown(&format!("{USER}@{NODE}")))?;
     let number = text.split("OAR_JOB_ID=").nth(1).unwrap_or_default();
     let job: String = number.chars().take_while(char::is_ascii_digit).collect();
     take_away(trial, how, |_| Ok(()))?;
