@@ -586,9 +586,8 @@ impl Sentinel {
     }
 
     fn inspected(&mut self, name: &str, remaining: &[Remaining]) {
-        // Only what was killed is looked at. A killed process that waits for a disk without end (D), or whose last
-        // thread does (Z), will not come back from it to do anything.
-        if !remaining.is_empty() && remaining.iter().all(|left| matches!(left.state, 'D' | 'Z' | 'X')) {
+        // Only what was killed is looked at.
+        if !remaining.is_empty() && remaining.iter().all(Remaining::is_silent) {
             self.spent.insert(name.to_owned());
         }
         let (now_us, out) = (self.now_us, &mut self.out);

@@ -360,6 +360,15 @@ pub struct Remaining {
     pub state: char,
 }
 
+impl Remaining {
+    /// Whether a killed process in this state does nothing any more: it waits for a disk without end (D), or its last
+    /// thread does (Z), and will not come back from it, or it is just going (X).
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        matches!(self.state, 'D' | 'Z' | 'X')
+    }
+}
+
 /// What the machine grants the sentinel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {

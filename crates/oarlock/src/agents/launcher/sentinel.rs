@@ -137,7 +137,7 @@ pub fn exit(name: String, pid: u32, exit: words::Exit) -> Exit {
 
 /// What hangs in the kernel with SIGKILL pending does nothing any more: it counts as gone.
 fn survivors(name: &str, remaining: &[words::Remaining]) -> Result<(), LaunchError> {
-    if let Some(survivor) = remaining.iter().find(|process| process.state != 'D') {
+    if let Some(survivor) = remaining.iter().find(|process| !process.is_silent()) {
         let reason = format!("process {} of {name} survives SIGKILL in state {}", survivor.pid, survivor.state);
         return Err(LaunchError::Failed { reason });
     }
@@ -169,6 +169,7 @@ mod tests {
         let left = |state| [words::Remaining { pid: 7, state }];
         assert_eq!(survivors("db", &[]), Ok(()));
         assert_eq!(survivors("db", &left('D')), Ok(()));
+        assert_eq!(survivors("db", &left('Z')), Ok(()), "its other threads wait for a disk");
         let error = survivors("db", &left('R')).unwrap_err();
         assert_eq!(error.to_string(), "process 7 of db survives SIGKILL in state R");
     }

@@ -145,10 +145,12 @@ impl Monitor {
         if receiver != self.receiver {
             (self.receiver, self.streamed) = (receiver, 0);
         }
+        // One that gets on streams, also on its way to where its timeline has ended.
+        let stands = self.last.as_ref().is_some_and(|last| Some(last.position) == position);
         self.streamed = match self.receiver.split_once(' ') {
             None => 0,
             // What its history ends with is there before it streams; later there is nothing new to know.
-            Some((_, timeline)) if self.streamed < STEADY && has_ended(context, timeline).await => 0,
+            Some((_, timeline)) if stands && self.streamed < STEADY && has_ended(context, timeline).await => 0,
             Some(_) => self.streamed.saturating_add(1),
         };
         standbys.sort_by_key(|standby| (standby.node, !standby.streaming));
