@@ -29,6 +29,8 @@ struct World {
     now_us: u64,
     acts: BTreeMap<u64, (Act, bool)>,
     killed: BTreeSet<String>,
+    /// Killed, and seen to wait for a disk.
+    stuck: BTreeSet<String>,
     removing: Vec<Address>,
     /// What really runs and is really up, whatever the sentinel believes.
     running: BTreeSet<String>,
@@ -95,6 +97,7 @@ impl World {
             now_us: 1_000,
             acts: BTreeMap::new(),
             killed: BTreeSet::new(),
+            stuck: BTreeSet::new(),
             removing: Vec::new(),
             running: BTreeSet::new(),
             up: BTreeSet::new(),
@@ -193,6 +196,7 @@ impl World {
             self.event(Event::Emptied { name: name.clone() });
         }
         self.killed.remove(&name);
+        self.stuck.remove(&name);
     }
 
     /// The next one starts from the record, and hears of nothing that was under way.
@@ -225,6 +229,9 @@ impl World {
             if let Effect::Inspect { name } = effect {
                 // What was killed may wait for a disk.
                 let left = self.killed.contains(&name) && self.running.contains(&name);
+                if left {
+                    self.stuck.insert(name.clone());
+                }
                 let remaining = left.then_some(Remaining { pid: 1, state: 'D' }).into_iter().collect();
                 self.event(Event::Inspected { name, remaining });
             }
@@ -276,8 +283,8 @@ impl World {
         for service in record.services.iter().filter(|service| service.guard.is_some()) {
             let released = service.guard.as_ref().and_then(|guard| record.released.get(&guard.group).copied());
             let epoch = service.guard.as_ref().map(|guard| guard.epoch);
-            // What was released before it was gone waits for a disk, killed.
-            let spent = self.killed.contains(&service.name) && service.main != Main::Starting;
+            // What was released before it was gone was killed, and seen to wait for a disk.
+            let spent = self.stuck.contains(&service.name) && service.main != Main::Starting;
             assert!(!service.is_alive() || epoch > released || spent, "{service:?} under a released epoch");
             // Without a lease nothing guarded stays: it is dying, or will be undone when it is there.
             let doomed = self.killed.contains(&service.name) || service.main == Main::Starting;
