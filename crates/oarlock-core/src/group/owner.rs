@@ -15,6 +15,11 @@ use crate::time::{Mono, Span};
 
 /// In leases: how long a member may be missing while the address has no link.
 const UNLINKED_PATIENCE: u64 = 5;
+/// In halves of a lease: from when on a lost link is no mere flicker.
+const UNLINKED_SETTLED: u64 = 1;
+/// In halves of a lease: how long replication may take to come round by another link, so that an
+/// orderly hand-over can begin, before the group is given up instead.
+const UNLINKED_AT_MOST: u64 = 4;
 
 impl Driver {
     pub(super) fn drive_as_owner(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
@@ -63,6 +68,10 @@ impl Driver {
             Unit::Database(database) => database.take_hand_over_failed(),
             _ => false,
         });
+        if let Some(prefer) = self.rescuer(site, group, failed) {
+            self.stage = Stage::GiveUp { prefer, reason: "no link for its address".into() };
+            return;
+        }
         if failed {
             self.stage = Stage::Run;
             self.refused = group.wanted;
@@ -112,6 +121,27 @@ impl Driver {
         addresses.min()
     }
 
+    /// Who takes over when nobody outside is served from here and an orderly hand-over has failed or
+    /// does not come about: waiting for one costs them time.
+    fn rescuer(&self, site: &Site<'_>, group: &GroupState, failed: bool) -> Option<NodeId> {
+        let to = self.successor(site, group).filter(|node| self.is_linked(site, *node))?;
+        let overdue = self.is_unlinked(site, UNLINKED_AT_MOST)
+            && self.stage == Stage::Run
+            && !self.may_hand_over(site, group, to);
+        ((failed && self.is_unlinked(site, UNLINKED_SETTLED)) || overdue).then_some(to)
+    }
+
+    /// Whether an address of ours has been without a link for that many halves of a lease.
+    fn is_unlinked(&self, site: &Site<'_>, half_leases: u64) -> bool {
+        let enough = Span(site.state.config.timing.lease.0 * half_leases / 2);
+        self.unlinked_since().is_some_and(|since| site.now.since(since) >= enough)
+    }
+
+    /// Whether a node's own addresses have a link, as it last said.
+    fn is_linked(&self, site: &Site<'_>, node: NodeId) -> bool {
+        self.report_of(site, node).is_some_and(|report| report.linked)
+    }
+
     /// How long a member may keep commits waiting before the smaller set is proposed. Without the
     /// address's link nobody outside is waiting, and replication may have used that link too: the
     /// member is worth more as a successor, once it has come round by another link.
@@ -122,9 +152,7 @@ impl Driver {
 
     /// A service that keeps failing, or an address whose link is cut, asks for another node.
     fn wish_elsewhere(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
-        // What is known of replication may be from before the cut.
-        let settled = Span(site.state.config.timing.lease.0 * 3 / 2);
-        let unlinked = self.unlinked_since().is_some_and(|since| site.now.since(since) >= settled);
+        let unlinked = self.is_unlinked(site, UNLINKED_SETTLED);
         // What failed here before, and what runs again, is no reason to leave: it may be repaired.
         let since = self.owned.map_or(site.now, |(_, since)| since);
         let exhausted = self.units.iter().any(|unit| match unit {
@@ -136,8 +164,7 @@ impl Driver {
             return;
         }
         let better = self.successor(site, group).filter(|node| {
-            self.may_hand_over(site, group, *node)
-                && (!unlinked || self.report_of(site, *node).is_some_and(|report| report.linked))
+            self.may_hand_over(site, group, *node) && (!unlinked || self.is_linked(site, *node))
         });
         if let Some(node) = better {
             out.push(Out::Propose(Entry::Want { group: self.id, epoch: group.epoch, node: Some(node) }));
