@@ -163,9 +163,9 @@ impl Driver {
         if !unlinked && !exhausted {
             return;
         }
-        let better = self.successor(site, group).filter(|node| {
-            self.may_hand_over(site, group, *node) && (!unlinked || self.is_linked(site, *node))
-        });
+        let better = self
+            .successor(site, group)
+            .filter(|node| self.may_hand_over(site, group, *node) && (!unlinked || self.is_linked(site, *node)));
         if let Some(node) = better {
             out.push(Out::Propose(Entry::Want { group: self.id, epoch: group.epoch, node: Some(node) }));
         }

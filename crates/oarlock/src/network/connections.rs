@@ -20,8 +20,15 @@ pub enum End {
     Local(IpAddr),
     /// Theirs: our own connections to a host that died.
     Remote(IpAddr),
-    /// Theirs: our own connections to one of its services.
+    /// Theirs: our own connections to one of its services, or the one it came from by that port.
     Service(SocketAddr),
+    /// Theirs: what came from there to this port of ours.
+    Caller {
+        /// Where it came from.
+        from: IpAddr,
+        /// Our TCP port.
+        port: u16,
+    },
 }
 
 /// A socket in TIME_WAIT or already closed holds nobody up.
@@ -105,6 +112,9 @@ fn has(socket: &SocketId, end: End) -> bool {
         End::Service(service) => {
             socket.destination_address.to_canonical() == service.ip().to_canonical()
                 && socket.destination_port == service.port()
+        }
+        End::Caller { from, port } => {
+            socket.destination_address.to_canonical() == from.to_canonical() && socket.source_port == port
         }
     }
 }

@@ -93,6 +93,7 @@ pub(super) fn mariadb_members(all: &Settings, id: ResourceId, settings: &Mariadb
         id: node.id,
         name: node.name.clone(),
         links: node.links.clone(),
+        lost: Vec::new(),
         port: settings.port,
         copy_port: settings.copy_port,
     };

@@ -167,7 +167,10 @@ impl Resources {
                 }
                 (Agent::Mariadb(agent), Some(ResourceKind::Mariadb(database))) => {
                     let mut members = mariadb_members(settings, *id, database);
-                    members.iter_mut().for_each(|member| sort(member.id, &mut member.links));
+                    for member in &mut members {
+                        sort(member.id, &mut member.links);
+                        member.lost = member.links.iter().copied().filter(|link| !up(member.id, *link)).collect();
+                    }
                     agent.set_members(members);
                 }
                 _ => {}

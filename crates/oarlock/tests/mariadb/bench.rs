@@ -72,6 +72,7 @@ impl Bench {
             id: NodeId(number),
             name: format!("server{number}"),
             links: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            lost: Vec::new(),
             port: port(&pair[0]),
             copy_port: port(&pair[1]),
         });

@@ -6,7 +6,6 @@
 
 use super::context::Context;
 use super::error::Result;
-use super::processes;
 use super::session::{Session, literal, text};
 use crate::agents::launcher::Launcher;
 use oarlock_core::ids::NodeId;
@@ -59,18 +58,6 @@ impl<L: Launcher> Context<L> {
             }
         }
         self.cut_off(session, &wanted).await
-    }
-
-    /// Ends the receivers of all accounts but `kept`; they connect anew if they may.
-    pub async fn cut_off(&self, session: &mut Session, kept: &[String]) -> Result<()> {
-        let after = self.settings.timing.statement;
-        for process in processes::list(session, after).await? {
-            if process.sends() && !kept.contains(&process.user) {
-                // It may have ended by itself meanwhile.
-                let _ = session.run(&format!("kill connection {}", process.id), after).await;
-            }
-        }
-        Ok(())
     }
 }
 

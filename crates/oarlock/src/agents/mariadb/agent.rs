@@ -60,6 +60,7 @@ impl<L: Launcher> Agent<L> {
                 self.context.set_members(members);
                 let context = self.context.clone();
                 tokio::spawn(async move {
+                    context.forget_lost().await;
                     if let Err(error) = context.reconnect().await {
                         tracing::warn!(resource = context.settings.name, "other links: {}", error.in_words());
                     }

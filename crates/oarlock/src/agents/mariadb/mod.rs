@@ -23,6 +23,7 @@ mod receiver;
 mod rejoin;
 mod relay;
 mod role;
+mod senders;
 mod server;
 mod session;
 mod settings;

@@ -3,6 +3,7 @@
 
 use super::error::Result;
 use super::session::{Session, named};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// A session of the server, or one of its own threads.
@@ -10,6 +11,8 @@ pub(super) struct Process {
     pub id: u64,
     pub user: String,
     command: String,
+    /// Where a session over TCP comes from.
+    pub peer: Option<SocketAddr>,
     /// What it does, in the server's words.
     pub state: String,
 }
@@ -38,7 +41,28 @@ pub(super) async fn list(session: &mut Session, after: Duration) -> Result<Vec<P
     let process = |row| {
         let field = |name| named(row, name).unwrap_or_default();
         let id = field("Id").parse().ok()?;
-        Some(Process { id, user: field("User"), command: field("Command"), state: field("State") })
+        let peer = peer(&field("Host"));
+        Some(Process { id, user: field("User"), command: field("Command"), peer, state: field("State") })
     };
     Ok(rows.iter().filter_map(process).collect())
+}
+
+/// The server writes `ADDRESS:PORT`, also where the address has colons of its own; `localhost` for its own socket.
+fn peer(host: &str) -> Option<SocketAddr> {
+    let (address, port) = host.rsplit_once(':')?;
+    let address: IpAddr = address.parse().ok()?;
+    Some(SocketAddr::new(address, port.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_read_as_the_server_writes_it() {
+        assert_eq!(peer("10.0.0.2:40000"), "10.0.0.2:40000".parse().ok());
+        assert_eq!(peer("fd00::2:40000"), "[fd00::2]:40000".parse().ok());
+        assert_eq!(peer("localhost"), None);
+        assert_eq!(peer(""), None);
+    }
 }

@@ -54,6 +54,8 @@ pub struct MariaMember {
     pub name: String,
     /// Its addresses, best first.
     pub links: Vec<IpAddr>,
+    /// Those of them that are not heard from now.
+    pub lost: Vec<IpAddr>,
     /// Its server's TCP port.
     pub port: u16,
     /// TCP port on which its agent gives copies away.
