@@ -5,7 +5,7 @@ mod owner;
 mod readers;
 mod report;
 
-pub use report::is_up;
+pub use report::is_usable;
 
 use crate::config::{GroupConfig, Kind};
 use crate::entry::Entry;
@@ -106,6 +106,8 @@ pub struct Driver {
     /// The epoch that the sentinel was asked to seal, and when.
     sealing: Option<(u64, Mono)>,
     database_trouble: Option<String>,
+    /// Since when nothing but addresses runs here because of a group that this one depends on.
+    awaiting: Option<Mono>,
     /// A hand-over to this node failed; it is not tried again before it is wished for anew.
     refused: Option<NodeId>,
     /// Our permission to rewind or replace our copy: the epoch it is for.
@@ -129,6 +131,7 @@ impl Driver {
             owned: None,
             sealing: None,
             database_trouble: None,
+            awaiting: None,
             refused: None,
             rejoin: None,
             rejoin_nonce: nonce,
@@ -291,6 +294,7 @@ impl Driver {
         self.sealing = None;
         self.stage = Stage::Run;
         self.database_trouble = None;
+        self.awaiting = None;
         if site.state.maintenance {
             return;
         }

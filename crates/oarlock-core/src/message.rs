@@ -2,7 +2,7 @@
 
 use crate::consensus::Frame;
 use crate::entry::Entry;
-use crate::ids::{CopyId, NodeId, VoterId};
+use crate::ids::{CopyId, GroupId, NodeId, VoterId};
 use crate::resource::database::Position;
 use crate::time::Span;
 use serde::{Deserialize, Serialize};
@@ -139,6 +139,12 @@ pub struct GroupReport {
     pub worn: Option<String>,
     /// Owner: everything is up. Others: the copy, where there is one, follows.
     pub ready: bool,
+    /// Owner: what groups that depend on this one wait for is up: everything or, in a group with a database, all
+    /// but the first service after that and what comes after it.
+    pub usable: bool,
+    /// The first group that this one depends on and that this node does not hear to be usable. An owner says so only
+    /// once nothing but addresses has run here for that reason for some leases: another node may hear it.
+    pub awaits: Option<GroupId>,
     /// The data directory here was looked at: an absent `copy` means that there is none.
     pub inspected: bool,
     /// The database here is a primary that lets clients in: it can be copied and followed.
@@ -155,9 +161,10 @@ impl GroupReport {
     /// Whether it says the same, but for the position of the copy, which moves all the time.
     #[must_use]
     pub fn is_like(&self, other: &GroupReport) -> bool {
-        let GroupReport { unfit, worn, ready, inspected, serving, linked, copy, resources } = self;
+        let GroupReport { unfit, worn, ready, usable, awaits, inspected, serving, linked, copy, resources } = self;
         let still = |copy: &Option<CopyReport>| copy.map(|copy| CopyReport { position: Position::default(), ..copy });
         (unfit, worn, resources) == (&other.unfit, &other.worn, &other.resources)
+            && (usable, awaits) == (&other.usable, &other.awaits)
             && (ready, inspected, serving, linked) == (&other.ready, &other.inspected, &other.serving, &other.linked)
             && still(copy) == still(&other.copy)
     }

@@ -522,7 +522,11 @@ impl Core {
             voter: self.voting.voter,
             voters_version: self.voting.saved_version,
             lease_max: self.voter.lease_max(),
-            groups: self.drivers.iter().map(|driver| driver.report(&self.state, self.me)).collect(),
+            groups: self
+                .drivers
+                .iter()
+                .map(|driver| driver.report(&self.state, self.me, &self.reports, self.now))
+                .collect(),
         };
         // A little early, when there is a turn anyway, saves one of its own.
         let early = self.now + crate::time::Span(self.state.config.timing.heartbeat.0 / 2);

@@ -84,17 +84,22 @@ fn wish(know: &Knowledge<'_>, id: GroupId, config: &GroupConfig, group: &GroupSt
     }
     let leaving = know.state.node(owner).standby;
     let back = config.failback == Failback::Auto;
-    if !leaving && !back {
+    let waits = report(know, owner, id).is_some_and(|report| report.awaits.is_some());
+    if !leaving && !back && !waits {
         return None;
     }
     let better = place(know, id, config, group, Some(owner)).ok()?;
     let rank = |node: NodeId| config.nodes.iter().position(|known| *known == node);
     let preferred = back && rank(better) < rank(owner);
     let there = report(know, better, id)?;
-    // Where it keeps failing it would not be given, but come straight back here.
-    let settled =
-        report(know, owner, id)?.ready && there.worn.is_none() && there.copy.is_none_or(|copy| copy.streaming);
-    (leaving || (preferred && settled)).then_some(Entry::Want { group: id, epoch: group.epoch, node: Some(better) })
+    // Where it keeps failing or would wait for another group it would not stay, but come straight back here.
+    let sound = there.worn.is_none() && there.awaits.is_none();
+    let settled = report(know, owner, id)?.ready && there.copy.is_none_or(|copy| copy.streaming);
+    (leaving || (sound && (waits || (preferred && settled)))).then_some(Entry::Want {
+        group: id,
+        epoch: group.epoch,
+        node: Some(better),
+    })
 }
 
 /// Where a group belongs, leaving `except` out.
@@ -123,12 +128,19 @@ pub fn place(
     if let Some(wanted) = group.wanted.filter(|wanted| fit.contains(wanted)) {
         return Ok(wanted);
     }
-    // Where it keeps failing it is tried only when there is no other place.
-    let sound = |node: &NodeId| report(know, *node, id).is_some_and(|report| report.worn.is_none());
-    let better: Vec<NodeId> = fit.iter().copied().filter(sound).collect();
-    let fit = if better.is_empty() { fit } else { better };
+    // Where it keeps failing, or would wait for a group that is not heard there, it is tried only when there is no
+    // other place.
+    let says = |good: fn(&GroupReport) -> bool| move |node: &NodeId| report(know, *node, id).is_some_and(good);
+    let fit = narrowed(fit, says(|report| report.worn.is_none()));
+    let fit = narrowed(fit, says(|report| report.awaits.is_none()));
     let chosen = group.last_owner.filter(|last| fit.contains(last));
     chosen.or(fit.first().copied()).ok_or_else(|| reasons.join("; "))
+}
+
+/// Those that are better, if there are any.
+fn narrowed(nodes: Vec<NodeId>, better: impl Fn(&NodeId) -> bool) -> Vec<NodeId> {
+    let among: Vec<NodeId> = nodes.iter().copied().filter(better).collect();
+    if among.is_empty() { nodes } else { among }
 }
 
 /// Why a node cannot have the group.

@@ -43,6 +43,8 @@ pub const MAX_NAME_BYTES: usize = 64;
 pub const MAX_LEASE_US: u64 = 3_600_000_000;
 /// How long a killed group is given before what remains of it is reported.
 pub const KILL_WAIT_US: u64 = 1_000_000;
+/// How often to look meanwhile whether what is left is only waiting for a disk, which is the end of the wait.
+pub const KILL_LOOK_US: u64 = 200_000;
 /// How long after a failed removal of an address the next attempt is made.
 pub const ADDRESS_RETRY_US: u64 = 20_000;
 /// How often to look, after a lapse, whether what is left is only waiting for a disk.

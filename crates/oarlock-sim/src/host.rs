@@ -26,8 +26,8 @@ pub struct Host {
     pub disk: Disk,
     /// The sentinel, while there is power.
     pub sentinel: Option<Sentinel>,
-    /// When the sentinel is woken next (true time).
-    pub sentinel_due: Option<u64>,
+    /// When the sentinel asked to be woken and when it is (true time): a little later.
+    pub sentinel_due: Option<(u64, u64)>,
     /// Which sentinel it is, and what it leaves to the next.
     pub watch: Watch,
     /// What lives as long as the machine has power.

@@ -213,23 +213,25 @@ impl World {
     fn schedule_sentinel(&mut self, host: usize) {
         // The sentinel may be late by a part of its budget; its death and what it stops take the rest.
         let share = if self.swarm.kills_sentinels() { 4 } else { 2 };
-        let late = self.rng.within(0, self.stop_budget_us() / share);
+        let latest = self.stop_budget_us() / share;
         let now = self.now;
-        let machine = &mut self.hosts[host];
+        let World { hosts, rng, .. } = self;
+        let machine = &mut hosts[host];
         let Some(at) = machine.sentinel.as_ref().and_then(Sentinel::wake_at_us) else { return };
-        let due = machine.clock.when(Mono(at)).max(now) + late;
-        if machine.sentinel_due.is_some_and(|known| known <= due && known > now) {
+        let due = machine.clock.when(Mono(at)).max(now);
+        if machine.sentinel_due.is_some_and(|(known, at)| known <= due && at > now) {
             return;
         }
-        machine.sentinel_due = Some(due);
+        let at = due + rng.within(0, latest);
+        machine.sentinel_due = Some((due, at));
         let watch = machine.watch.number;
-        self.after(due - now, What::SentinelDue { host, watch });
+        self.after(at - now, What::SentinelDue { host, watch });
     }
 
     /// The sentinel wakes.
     pub fn sentinel_due(&mut self, host: usize, watch: u64) {
         if self.hosts[host].watch.number == watch {
-            if self.hosts[host].sentinel_due.is_some_and(|due| due <= self.now) {
+            if self.hosts[host].sentinel_due.is_some_and(|(_, at)| at <= self.now) {
                 self.hosts[host].sentinel_due = None;
             }
             self.sentinel(host, sentinel::Event::Tick);
@@ -291,7 +293,8 @@ impl World {
             return;
         }
         let left = resource_named(&name).and_then(|resource| self.hosts[host].run.program(resource));
-        let remaining = left.map(|pid| sentinel::Remaining { pid, state: 'D' }).into_iter().collect();
+        // A kill takes its time here, but no disk holds it up: whoever is left may still do something.
+        let remaining = left.map(|pid| sentinel::Remaining { pid, state: 'R' }).into_iter().collect();
         self.sentinel(host, sentinel::Event::Inspected { name, remaining });
     }
 

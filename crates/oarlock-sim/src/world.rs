@@ -353,16 +353,16 @@ impl World {
     }
 
     fn schedule_core(&mut self, host: usize) {
-        let sluggish = self.hosts[host].sluggish_us;
-        let noise = self.rng.within(sluggish / 2, sluggish + 500);
         let now = self.now;
-        let machine = &mut self.hosts[host];
-        let life = machine.agent_life;
+        let World { hosts, rng, .. } = self;
+        let machine = &mut hosts[host];
+        let (life, sluggish) = (machine.agent_life, machine.sluggish_us);
         let Some(agent) = &mut machine.agent else { return };
         let due = machine.clock.when(agent.core.wakeup()).max(now + 50);
         if agent.due.is_some_and(|(known, _)| known <= due) {
             return;
         }
+        let noise = rng.within(sluggish / 2, sluggish + 500);
         agent.due = Some((due, due + noise));
         self.after(due + noise - now, What::CoreDue { host, life });
     }

@@ -210,6 +210,19 @@ impl SqlError {
         }
     }
 
+    /// Whether the database is only not there now: it cannot be reached or breaks off, begins or ends, lets nobody in
+    /// (yet), or is not a primary (yet). Anything else it would refuse again.
+    pub fn is_passing(&self) -> bool {
+        // PostgreSQL: ending, crashed, starting up, too many connections; closed to clients; not yet a primary.
+        // MariaDB: too many connections, ending, closed to clients (two forms), not yet a primary.
+        const NOT_NOW: [&str; 11] =
+            ["57P01", "57P02", "57P03", "53300", "28000", "25006", "1040", "1053", "1184", "1927", "1290"];
+        match self.code() {
+            Some(code) => NOT_NOW.contains(&code.as_str()),
+            None => !matches!(self, SqlError::Target(_)),
+        }
+    }
+
     /// In words, for a person.
     pub fn in_words(&self) -> String {
         match self {

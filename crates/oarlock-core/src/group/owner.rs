@@ -1,6 +1,6 @@
 //! The owner's side of a group: run it, hand it over, give it up.
 
-use super::report::is_up;
+use super::report::is_usable;
 use super::{Driver, Out, Site, Stage, Unit};
 use crate::entry::Entry;
 use crate::happening::Happening;
@@ -9,6 +9,7 @@ use crate::machine::address::AddressState;
 use crate::machine::database::{DatabaseState, DatabaseWant};
 use crate::machine::guarding::{Step, View};
 use crate::machine::service::{ServiceState, ServiceWant};
+use crate::message::GroupReport;
 use crate::resource::{Command, Guard};
 use crate::state::GroupState;
 use crate::time::{Mono, Span};
@@ -28,6 +29,7 @@ impl Driver {
             self.stage = Stage::Run;
             self.sealing = None;
             self.database_trouble = None;
+            self.awaiting = None;
         }
         if self.is_sealed(site, group) {
             return self.release(site, group, out);
@@ -40,16 +42,6 @@ impl Driver {
             Stage::HandOver { to } => self.hand_over(site, group, to, out),
             Stage::GiveUp { .. } => self.give_up(site, group, out),
         }
-    }
-
-    /// Whether everything that this driver runs as the owner is up.
-    pub(super) fn is_up(&self) -> bool {
-        self.units.iter().all(|unit| match unit {
-            Unit::Address(address) => address.state() == AddressState::Up,
-            Unit::Service(service) => service.state() == ServiceState::Running,
-            Unit::Database(database) => database.is_open(),
-            Unit::Reader(_) => true,
-        })
     }
 
     fn choose_stage(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
@@ -163,9 +155,10 @@ impl Driver {
         if !unlinked && !exhausted {
             return;
         }
-        let better = self
-            .successor(site, group)
-            .filter(|node| self.may_hand_over(site, group, *node) && (!unlinked || self.is_linked(site, *node)));
+        let better = self.successor(site, group).filter(|node| {
+            let good = |report: &GroupReport| (!unlinked || report.linked) && report.awaits.is_none();
+            self.may_hand_over(site, group, *node) && self.report_of(site, *node).is_some_and(good)
+        });
         if let Some(node) = better {
             out.push(Out::Propose(Entry::Want { group: self.id, epoch: group.epoch, node: Some(node) }));
         }
@@ -207,10 +200,19 @@ impl Driver {
         if group.must_wait && site.rules.stop_wait { since + timing.with_drift(timing.stop_budget) } else { since }
     }
 
-    /// The first group that this one depends on and that is not up, as its owner last said.
+    /// The first group that this one depends on and that is not usable, as its owner last said.
     fn awaited(&self, site: &Site<'_>) -> Option<GroupId> {
         let config = site.state.config.group(self.id)?;
-        config.depends.iter().copied().find(|id| !is_up(site.state, site.reports, *id))
+        config.depends.iter().copied().find(|id| !is_usable(site.state, site.reports, *id))
+    }
+
+    /// Nothing runs here but addresses: whoever moves the group takes nothing away from anybody.
+    fn is_idle(&self) -> bool {
+        self.units.iter().all(|unit| match unit {
+            Unit::Service(service) => matches!(service.state(), ServiceState::Stopped | ServiceState::Failed),
+            Unit::Database(_) => false,
+            Unit::Address(_) | Unit::Reader(_) => true,
+        })
     }
 
     fn run(&mut self, site: &Site<'_>, group: &GroupState, out: &mut Vec<Out>) {
@@ -222,6 +224,7 @@ impl Driver {
         let looked = self.database().is_none_or(super::Database::is_inspected);
         let due = site.now >= self.unguarded_from(site, group);
         let awaited = site.rules.depends_heeded && self.awaited(site).is_some();
+        self.awaiting = if awaited && self.is_idle() { self.awaiting.or(Some(site.now)) } else { None };
         let mut ready = open && due;
         if frozen {
             return;

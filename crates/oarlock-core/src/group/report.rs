@@ -8,7 +8,11 @@ use crate::machine::database::DatabaseState;
 use crate::machine::service::ServiceState;
 use crate::message::{CopyReport, GroupReport, Report, ResourceReport};
 use crate::state::State;
+use crate::time::{Mono, Span};
 use std::collections::BTreeMap;
+
+/// In leases: how long an owner waits for another group before it says so; reports come twice in each.
+const AWAITED_LEASES: u64 = 3;
 
 impl Driver {
     /// A node's report of this group.
@@ -21,14 +25,16 @@ impl Driver {
         report.groups.get(usize::from(self.id.0))
     }
 
-    /// Our own report.
-    pub fn report(&self, state: &State, me: NodeId) -> GroupReport {
+    /// Our own report; `reports` are the others'.
+    pub fn report(&self, state: &State, me: NodeId, reports: &BTreeMap<NodeId, Report>, now: Mono) -> GroupReport {
         let database = self.database();
         let linked = self.units.iter().all(|unit| !matches!(unit, Unit::Address(address) if !address.is_linked()));
         GroupReport {
             unfit: self.unfit(state, me),
             worn: self.worn(state),
-            ready: self.owned.is_some() && self.is_up(),
+            ready: self.owned.is_some() && self.units.iter().all(is_up),
+            usable: self.owned.is_some() && self.units[..self.depended_on()].iter().all(is_up),
+            awaits: self.awaits(state, reports, now),
             inspected: database.is_none_or(super::Database::is_inspected),
             serving: database.is_some_and(super::Database::is_open),
             linked,
@@ -48,6 +54,22 @@ impl Driver {
             }),
             resources: self.units.iter().map(resource_report).collect(),
         }
+    }
+
+    /// How many of its resources others wait for that depend on this group: where there is a database they want
+    /// that, and what stands between it and them, not a service that makes use of it as well.
+    fn depended_on(&self) -> usize {
+        let database = self.units.iter().position(|unit| matches!(unit, Unit::Database(_)));
+        let service = |from: usize| self.units.iter().skip(from).position(|unit| matches!(unit, Unit::Service(_)));
+        database.and_then(|from| Some(from + service(from)?)).unwrap_or(self.units.len())
+    }
+
+    /// The word of the report.
+    fn awaits(&self, state: &State, reports: &BTreeMap<NodeId, Report>, now: Mono) -> Option<GroupId> {
+        let config = state.config.group(self.id)?;
+        let patience = Span(state.config.timing.lease.0 * AWAITED_LEASES);
+        let said = self.owned.is_none() || self.awaiting.is_some_and(|since| now.since(since) >= patience);
+        config.depends.iter().copied().find(|id| said && !is_usable(state, reports, *id))
     }
 
     /// Why this node cannot run the group now.
@@ -96,12 +118,22 @@ impl Driver {
     }
 }
 
-/// Whether a group is all up, as its owner last said.
-pub fn is_up(state: &State, reports: &BTreeMap<NodeId, Report>, id: GroupId) -> bool {
+/// Whether what runs here as the owner's is up.
+fn is_up(unit: &Unit) -> bool {
+    match unit {
+        Unit::Address(address) => address.state() == AddressState::Up,
+        Unit::Service(service) => service.state() == ServiceState::Running,
+        Unit::Database(database) => database.is_open(),
+        Unit::Reader(_) => true,
+    }
+}
+
+/// Whether what other groups need of a group is up, as its owner last said.
+pub fn is_usable(state: &State, reports: &BTreeMap<NodeId, Report>, id: GroupId) -> bool {
     let Some(owner) = state.living_owner(id) else { return false };
     // A report of a former life says nothing of this one.
     let current = reports.get(&owner).filter(|report| report.incarnation == state.node(owner).incarnation);
-    current.and_then(|report| report.groups.get(usize::from(id.0))).is_some_and(|report| report.ready)
+    current.and_then(|report| report.groups.get(usize::from(id.0))).is_some_and(|report| report.usable)
 }
 
 fn resource_report(unit: &Unit) -> ResourceReport {

@@ -49,15 +49,26 @@ impl Core {
                 false => format!("depends on {name}, which is not up: services are not started, those that run stay"),
             });
         }
+        let owner = self.state.living_owner(id);
+        lines.extend(owner.and_then(|owner| self.deaf(id, owner)).map(|text| format!("{text}: services wait")));
         let members: Vec<String> = group.in_sync.keys().map(|node| name(*node)).collect();
         if config.data_resource(id).is_some() {
             lines.push(format!("every acknowledged write is on: {}", members.join(", ")));
         }
         for node in &config.nodes {
             let text = self.obstacle_of(id, config, group, *node).unwrap_or_else(|| "could have it".into());
-            lines.push(format!("{}: {text}", name(*node)));
+            let deaf = self.deaf(id, *node).map(|text| format!("; {text}")).unwrap_or_default();
+            lines.push(format!("{}: {text}{deaf}", name(*node)));
         }
         lines
+    }
+
+    /// That a node does not hear of a group which is up as far as is known here, in words.
+    fn deaf(&self, id: GroupId, node: NodeId) -> Option<String> {
+        let awaited = self.group_report(node, id)?.awaits?;
+        let up = group::is_usable(&self.state, &self.reports, awaited);
+        let other = &self.state.config.group(awaited)?.name;
+        up.then(|| format!("{} does not hear that group {other} is up", self.state.config.node_name(node)))
     }
 
     /// What is known of a node: one line each.
@@ -153,13 +164,16 @@ impl Core {
     /// The groups that one depends on, by name, and whether they are up.
     fn dependencies<'a>(&'a self, config: &'a GroupConfig) -> impl Iterator<Item = (&'a str, bool)> {
         let known = config.depends.iter().filter_map(|id| Some((*id, self.state.config.group(*id)?)));
-        known.map(|(id, other)| (other.name.as_str(), group::is_up(&self.state, &self.reports, id)))
+        known.map(|(id, other)| (other.name.as_str(), group::is_usable(&self.state, &self.reports, id)))
     }
 
-    /// What a group that is not up waits for, in words.
-    fn waiting(&self, config: &GroupConfig) -> Option<String> {
-        let (name, _) = self.dependencies(config).find(|(_, up)| !up)?;
-        Some(format!("waits for group {name} before it starts services"))
+    /// What a group that is not up waits for, in words: what its owner says goes before what is known here.
+    fn waiting(&self, id: GroupId, config: &GroupConfig, owner: NodeId) -> Option<String> {
+        let said = self.group_report(owner, id).and_then(|report| self.state.config.group(report.awaits?));
+        let known = || self.dependencies(config).find(|(_, up)| !up).map(|(name, _)| name);
+        let name = said.map(|other| other.name.as_str()).or_else(known)?;
+        let deaf = self.deaf(id, owner).map(|text| format!(" ({text})")).unwrap_or_default();
+        Some(format!("waits for group {name} before it starts services{deaf}"))
     }
 
     fn group_report(&self, node: NodeId, id: GroupId) -> Option<&GroupReport> {
@@ -177,7 +191,9 @@ impl Core {
         let (state, reason) = match (owner, &placed) {
             (Some(_), _) if leaving => ("stopping", Some(group.reason.clone())),
             (Some(_), _) if ready => ("started", Some(group.reason.clone())),
-            (Some(_), _) => ("starting", Some(self.waiting(config).unwrap_or_else(|| group.reason.clone()))),
+            (Some(owner), _) => {
+                ("starting", Some(self.waiting(id, config, owner).unwrap_or_else(|| group.reason.clone())))
+            }
             (None, Ok(_)) => ("stopped", None),
             (None, Err(reason)) => ("blocked", Some(reason.clone())),
         };

@@ -16,7 +16,7 @@ impl Sentinel {
             return Err(Refusal::Busy { name });
         }
         self.record.services.retain(|service| service.name != name);
-        self.spent.remove(&name);
+        self.begin_anew(&name);
         if self.record.services.len() >= MAX_SERVICES {
             return Err(Refusal::Full { what: "services".into(), limit: MAX_SERVICES });
         }
@@ -46,7 +46,7 @@ impl Sentinel {
             return Ok(Some(Reply::Killed { remaining: Vec::new() }));
         }
         self.wait_killed(id, name.clone());
-        self.out.push(Effect::Kill { name });
+        self.kill(&name);
         Ok(None)
     }
 
@@ -194,7 +194,7 @@ impl Sentinel {
         // A kill that came between the order and the birth had nothing to hit.
         let doomed = self.kills.iter().any(|wait| wait.name == *name);
         if doomed || self.admit_all(pending.guard.as_ref()).is_err() {
-            self.out.push(Effect::Kill { name: name.clone() });
+            self.kill(name);
         }
     }
 
@@ -250,7 +250,7 @@ impl Sentinel {
         match subject {
             Subject::Spawn(name) | Subject::Promote(name) => {
                 if self.record.service(name).is_some_and(Service::is_alive) {
-                    self.out.push(Effect::Kill { name: name.clone() });
+                    self.kill(name);
                 }
             }
             Subject::Address(address) => self.remove_address(address),

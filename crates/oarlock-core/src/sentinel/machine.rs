@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::message::{Address, Command, Exit, Guard, Notice, Platform, Refusal, Remaining, Reply, Request, Welcome};
 use super::record::{Main, Process, Record, Service};
 use super::{
-    ADDRESS_RETRY_US, KILL_WAIT_US, MAX_GROUPS, MAX_LEASE_US, MAX_NAME_BYTES, SILENCE_LOOK_US, TERMINATE_WAIT_US,
+    ADDRESS_RETRY_US, KILL_LOOK_US, KILL_WAIT_US, MAX_GROUPS, MAX_LEASE_US, MAX_NAME_BYTES, SILENCE_LOOK_US,
+    TERMINATE_WAIT_US,
 };
 
 /// Something that happened.
@@ -157,6 +158,8 @@ pub enum Effect {
 pub(super) struct KillWait {
     pub id: u64,
     pub name: String,
+    /// When to look whether what is left only waits for a disk.
+    pub look_at_us: u64,
     pub until_us: u64,
 }
 
@@ -204,7 +207,9 @@ pub struct Sentinel {
     terminate_by_us: Option<u64>,
     leaving: bool,
     pub(super) silencing: Option<Silencing>,
-    /// Killed services of which only processes are left that will never run another instruction: they wait for a
+    /// Services that were killed and are not known to be gone.
+    pub(super) killed: BTreeSet<String>,
+    /// Those of which only processes are left that will never run another instruction: they wait for a
     /// disk. Nothing of them can answer anybody, so a lapse is complete and an epoch may be released without waiting.
     pub(super) spent: BTreeSet<String>,
     pub(super) out: Vec<Effect>,
@@ -231,7 +236,7 @@ impl Sentinel {
     pub fn adopt(record: Record, platform: Platform) -> Self {
         let mut record = record;
         let retry_us = record.addresses.iter().any(|held| held.leaving).then_some(0);
-        let mut out = Vec::new();
+        let mut killed = BTreeSet::new();
         for service in &mut record.services {
             // Its starter died before it could write down what it had started.
             let cut_short = service.main == Main::Starting;
@@ -241,9 +246,10 @@ impl Sentinel {
             let lapsed = service.guard.as_ref().is_some_and(|guard| guard.generation <= record.lapsed_generation);
             let rest = service.process().is_none() && !service.keep_group;
             if service.is_alive() && (cut_short || lapsed || rest) {
-                out.push(Effect::Kill { name: service.name.clone() });
+                killed.insert(service.name.clone());
             }
         }
+        let out = killed.iter().map(|name| Effect::Kill { name: name.clone() }).collect();
         let lapsed = record.lapsed_generation;
         let silencing = record.holds_exclusive_of(lapsed).then(|| Silencing::new(lapsed, 0));
         Self {
@@ -259,6 +265,7 @@ impl Sentinel {
             terminate_by_us: None,
             leaving: false,
             silencing,
+            killed,
             spent: BTreeSet::new(),
             out,
         }
@@ -278,7 +285,7 @@ impl Sentinel {
     /// When the next `Tick` is due at the latest.
     #[must_use]
     pub fn wake_at_us(&self) -> Option<u64> {
-        let kills = self.kills.iter().map(|wait| wait.until_us).min();
+        let kills = self.kills.iter().map(|wait| wait.look_at_us.min(wait.until_us)).min();
         let look = self.silencing.as_ref().map(|silencing| silencing.look_at_us);
         [look, self.record.deadline_us, kills, self.retry_us, self.terminate_by_us].into_iter().flatten().min()
     }
@@ -330,6 +337,7 @@ impl Sentinel {
         if !addresses.is_empty() {
             self.retry_us = Some(self.now_us + ADDRESS_RETRY_US);
         }
+        self.killed.extend(services.iter().cloned());
         if !(services.is_empty() && addresses.is_empty()) {
             self.out.push(Effect::Silence { services, addresses });
         }
@@ -496,7 +504,11 @@ impl Sentinel {
     fn floor(&mut self, applied_index: u64, released: Option<(String, u64)>) -> Result<Reply, Refusal> {
         if let Some((group, epoch)) = released {
             check_name(&group)?;
-            if let Some(name) = self.still_under(&group, epoch) {
+            let left = self.still_under(&group, epoch);
+            // Killed, they may only wait for a disk by now: whoever asks again is told so.
+            let killed = left.iter().filter(|name| self.killed.contains(*name)).cloned();
+            self.out.extend(killed.map(|name| Effect::Inspect { name }));
+            if let Some(name) = left.into_iter().next() {
                 return Err(Refusal::StillRunning { name });
             }
             let record = &mut self.record;
@@ -519,17 +531,13 @@ impl Sentinel {
     }
 
     /// What is still there under `epoch` of `group` or an older one, and may do something.
-    fn still_under(&self, group: &str, epoch: u64) -> Option<String> {
+    fn still_under(&self, group: &str, epoch: u64) -> Vec<String> {
         let under =
             |guard: &Option<Guard>| guard.as_ref().is_some_and(|guard| guard.group == group && guard.epoch <= epoch);
         let record = &self.record;
-        let mut services =
-            record.services.iter().filter(|s| under(&s.guard) && s.is_alive() && !self.is_spent(&s.name));
-        let mut addresses = record.addresses.iter().filter(|held| under(&held.guard));
-        services
-            .next()
-            .map(|service| service.name.clone())
-            .or_else(|| addresses.next().map(|held| held.address.to_string()))
+        let services = record.services.iter().filter(|s| under(&s.guard) && s.is_alive() && !self.is_spent(&s.name));
+        let addresses = record.addresses.iter().filter(|held| under(&held.guard));
+        services.map(|service| service.name.clone()).chain(addresses.map(|held| held.address.to_string())).collect()
     }
 
     fn exited(&mut self, name: String, pid: u32, exit: Exit) {
@@ -546,7 +554,7 @@ impl Sentinel {
         }
         // What is left of a service without its main process can only do harm.
         if kill_rest {
-            self.out.push(Effect::Kill { name: name.clone() });
+            self.kill(&name);
         }
         self.save();
         self.out.push(Effect::Notify(Notice::Exited { name: name.clone(), pid, exit }));
@@ -564,7 +572,7 @@ impl Sentinel {
         if !service.is_alive() {
             service.guard = None;
         }
-        self.spent.remove(&name);
+        self.begin_anew(&name);
         self.save();
         self.out.push(Effect::Notify(Notice::Emptied { name: name.clone() }));
         self.answer_kills(&name);
@@ -587,12 +595,13 @@ impl Sentinel {
 
     fn inspected(&mut self, name: &str, remaining: &[Remaining]) {
         // Only what was killed is looked at.
-        if !remaining.is_empty() && remaining.iter().all(Remaining::is_silent) {
+        let silent = !remaining.is_empty() && remaining.iter().all(Remaining::is_silent);
+        if silent {
             self.spent.insert(name.to_owned());
         }
         let (now_us, out) = (self.now_us, &mut self.out);
         self.kills.retain(|wait| {
-            let due = wait.name == name && now_us >= wait.until_us;
+            let due = wait.name == name && (silent || now_us >= wait.until_us);
             if due {
                 let reply = Reply::Killed { remaining: remaining.to_vec() };
                 out.push(Effect::Reply { id: wait.id, reply });
@@ -647,10 +656,10 @@ impl Sentinel {
     /// What is due besides the lapse.
     fn timers(&mut self) {
         let now_us = self.now_us;
-        for index in 0..self.kills.len() {
-            if now_us >= self.kills[index].until_us {
-                let name = self.kills[index].name.clone();
-                self.out.push(Effect::Inspect { name });
+        for wait in &mut self.kills {
+            if now_us >= wait.look_at_us.min(wait.until_us) {
+                wait.look_at_us = now_us + KILL_LOOK_US;
+                self.out.push(Effect::Inspect { name: wait.name.clone() });
             }
         }
         if let Some(silencing) = self.silencing.as_mut().filter(|silencing| now_us >= silencing.look_at_us) {
@@ -691,7 +700,21 @@ impl Sentinel {
 
     pub(super) fn wait_killed(&mut self, id: u64, name: String) {
         let until_us = self.now_us + KILL_WAIT_US;
-        self.kills.push(KillWait { id, name, until_us });
+        // Of one that is known to wait for a disk nothing else is to be expected.
+        let look_at_us = self.now_us + if self.is_spent(&name) { 0 } else { KILL_LOOK_US };
+        self.kills.push(KillWait { id, name, look_at_us, until_us });
+    }
+
+    /// Kills every process of a service.
+    pub(super) fn kill(&mut self, name: &str) {
+        self.killed.insert(name.to_owned());
+        self.out.push(Effect::Kill { name: name.to_owned() });
+    }
+
+    /// What was known of the end of a service of this name is not true of the next.
+    pub(super) fn begin_anew(&mut self, name: &str) {
+        self.killed.remove(name);
+        self.spent.remove(name);
     }
 
     pub(super) fn save(&mut self) {

@@ -332,6 +332,39 @@ fn kill_reports_what_cannot_die() {
 }
 
 #[test]
+fn a_kill_does_not_wait_for_a_disk() {
+    let mut rig = Rig::leased();
+    rig.ask(spawn("db", None));
+    for (state, answered) in [('R', false), ('D', true)] {
+        let id = rig.send(Request::KillGroup { name: "db".into() });
+        rig.now_us += KILL_LOOK_US - 1;
+        assert!(!rig.event(Event::Tick).contains(&Effect::Inspect { name: "db".into() }));
+        rig.now_us += 1;
+        assert!(rig.event(Event::Tick).contains(&Effect::Inspect { name: "db".into() }));
+        rig.event(Event::Inspected { name: "db".into(), remaining: vec![Remaining { pid: 101, state }] });
+        assert_eq!(rig.reply(id).is_some(), answered, "{state}");
+    }
+    // The next one need not wait for what is known.
+    rig.send(Request::KillGroup { name: "db".into() });
+    assert!(rig.seen.ends_with(&[Effect::Kill { name: "db".into() }, Effect::Inspect { name: "db".into() }]));
+}
+
+#[test]
+fn a_refused_release_looks_at_what_was_killed() {
+    let mut rig = Rig::leased();
+    let release = || Request::Floor { applied_index: 1, released: Some(("oar".into(), 3)) };
+    rig.ask(spawn("db", Some(guard(1, 3))));
+    let inspect = Effect::Inspect { name: "db".into() };
+    assert_eq!(rig.refused(release()), Refusal::StillRunning { name: "db".into() });
+    assert!(!rig.seen.contains(&inspect), "it runs, and may");
+    rig.send(Request::KillGroup { name: "db".into() });
+    assert_eq!(rig.refused(release()), Refusal::StillRunning { name: "db".into() });
+    assert!(rig.seen.contains(&inspect));
+    rig.event(Event::Inspected { name: "db".into(), remaining: vec![Remaining { pid: 101, state: 'D' }] });
+    assert_eq!(rig.ask(release()), Reply::Done);
+}
+
+#[test]
 fn an_epoch_is_released_while_killed_processes_wait_for_a_disk() {
     let mut rig = Rig::leased();
     let release = |epoch| Request::Floor { applied_index: 1, released: Some(("oar".into(), epoch)) };

@@ -1,10 +1,10 @@
 //! The language of the scripts: what an administrator, a fault or a client does.
 //!
-//! `cluster two|four [timing=fast|balanced] [failback=auto] [readers] [depends] [off]` begins; then
+//! `cluster two|four [timing=fast|balanced] [failback=auto] [readers] [exporter] [depends] [off]` begins; then
 //! `run 300ms`, `until CONDITION`, `poweroff`/`poweron NODE…`, `cut NODE PEER|all [in|out]`,
 //! `cut-replication NODE PEER`, `heal`, `freeze`/`thaw NODE`, `kill-agent NODE`, `kill RESOURCE NODE`,
 //! `hang`/`wake RESOURCE NODE`, `fail NODE RESOURCE VERB [TIMES]`, `mend NODE RESOURCE`,
-//! `carrier NODE on|off`, `write ROWS`, `request …`, `status`, `explain GROUP`, `simulate NODE`,
+//! `carrier NODE on|off`, `write ROWS`, `request …`, `status [at NODE]`, `explain GROUP [at NODE]`, `simulate NODE`,
 //! `dump state`, `show`/`hide KIND`. `quietly COMMAND` leaves out what it led to.
 
 use super::cluster::Cluster;
@@ -45,8 +45,10 @@ impl Session {
         let cluster = self.cluster.as_mut().expect("`cluster` comes first");
         let mut shown = None;
         match words.as_slice() {
-            ["status"] => shown = Some(status(cluster)),
+            ["status"] => shown = Some(status(ask(cluster))),
+            ["status", "at", name] => shown = Some(status(at(cluster, name))),
             ["explain", name] => shown = Some(ask(cluster).explain(group(cluster, name))),
+            ["explain", what, "at", name] => shown = Some(at(cluster, name).explain(group(cluster, what))),
             ["simulate", name] => shown = Some(ask(cluster).simulate_failure(node(cluster, name))),
             ["dump", "state"] => shown = Some(dump(cluster)),
             ["request", wish @ ..] => {
@@ -141,6 +143,10 @@ fn ask(cluster: &Cluster) -> &Core {
     able.next().expect("an agent that can be asked")
 }
 
+fn at<'a>(cluster: &'a Cluster, name: &str) -> &'a Core {
+    cluster.machine(node(cluster, name)).core.as_ref().expect("an agent that can be asked")
+}
+
 /// What is waited for: `owner`, `started`, `in-sync` with GROUP=NODE…, `alive NODE`, `dead NODE`; in what
 /// is committed, whoever knows it already.
 fn holds(cluster: &Cluster, condition: &[&str]) -> bool {
@@ -184,8 +190,8 @@ fn request(cluster: &Cluster, wish: &[&str]) -> Request {
     }
 }
 
-fn status(cluster: &Cluster) -> Vec<String> {
-    let status = ask(cluster).status();
+fn status(core: &Core) -> Vec<String> {
+    let status = core.status();
     let quorum = if status.quorum { "quorum" } else { "no quorum" };
     let mut lines = vec![format!("{quorum}, leader {}", status.leader.as_deref().unwrap_or("unknown"))];
     let nodes: Vec<String> = status.nodes.iter().map(|node| format!("{} {}", node.name, node.state)).collect();
@@ -264,19 +270,21 @@ fn config(layout: &str, options: &[&str]) -> Config {
         resources: resources
             .iter()
             .filter(|(_, kind)| *kind != Kind::ReaderAddress || options.contains(&"readers"))
+            .filter(|(name, _)| *name != "exporter" || options.contains(&"exporter"))
             .map(|(name, kind)| ResourceConfig { name: (*name).into(), kind: *kind })
             .collect(),
         depends: if name == "oar" && options.contains(&"depends") { vec![GroupId(0)] } else { Vec::new() },
     };
     let db = ("db", Kind::Postgresql);
     let (oar, readers) = (("oar-server", Kind::Service), ("readers", Kind::ReaderAddress));
+    let exporter = ("exporter", Kind::Service);
     let (names, groups) = match layout {
         "two" => {
             let vip = ("vip", Kind::Address);
             (vec!["server1", "server2", "frontend"], vec![make("oar", &[1, 2], &[vip, db, oar, readers])])
         }
         "four" => {
-            let db_group = make("data", &[3, 4], &[("dbvip", Kind::Address), db, readers]);
+            let db_group = make("data", &[3, 4], &[("dbvip", Kind::Address), db, exporter, readers]);
             let oar_group = make("oar", &[1, 2], &[("oarvip", Kind::Address), oar]);
             (vec!["oar1", "oar2", "db1", "db2", "frontend"], vec![db_group, oar_group])
         }

@@ -121,12 +121,15 @@ fn group_report() -> impl Strategy<Value = GroupReport> {
         failures,
         reason,
     });
-    let bits = (any::<bool>(), prop::bool::weighted(0.8), any::<bool>(), any::<bool>());
-    (rarely(), rarely(), bits, option::of(copy), vec(resource, 0..3)).prop_map(
-        |(unfit, worn, (ready, inspected, serving, linked), copy, resources)| GroupReport {
+    let bits = (any::<bool>(), prop::bool::weighted(0.8), any::<bool>(), any::<bool>(), any::<bool>());
+    let awaits = option::weighted(0.15, (0..GROUPS).prop_map(GroupId));
+    (rarely(), rarely(), bits, awaits, option::of(copy), vec(resource, 0..3)).prop_map(
+        |(unfit, worn, (ready, usable, inspected, serving, linked), awaits, copy, resources)| GroupReport {
             unfit,
             worn,
             ready,
+            usable,
+            awaits,
             inspected,
             serving,
             linked,

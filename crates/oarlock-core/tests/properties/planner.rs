@@ -86,9 +86,10 @@ impl World {
             };
         }
         let worn = |node: NodeId| self.report(node, id).is_some_and(|report| report.worn.is_some());
-        // Least first: not wished for, worn out, not the last owner, less preferred.
+        let awaits = |node: NodeId| self.report(node, id).is_some_and(|report| report.awaits.is_some());
+        // Least first: not wished for, worn out, would wait, not the last owner, less preferred.
         let order = |(rank, node): &(usize, NodeId)| {
-            (group.wanted != Some(*node), worn(*node), group.last_owner != Some(*node), *rank)
+            (group.wanted != Some(*node), worn(*node), awaits(*node), group.last_owner != Some(*node), *rank)
         };
         able.into_iter().enumerate().min_by_key(order).map(|(_, node)| node)
     }
@@ -122,7 +123,9 @@ impl World {
                 prop_assert_eq!(Some(*to), self.best(config, *id, Some(owner)));
                 let leaves = self.state.node(owner).standby;
                 let returns = config.failback == Failback::Auto && rank(*to) < rank(owner);
-                prop_assert!(leaves || returns, "moved for no reason");
+                let waits = |node: NodeId| self.report(node, *id).is_some_and(|report| report.awaits.is_some());
+                prop_assert!(leaves || returns || waits(owner), "moved for no reason");
+                prop_assert!(leaves || !waits(*to), "moved to where it would wait");
             }
             other => prop_assert!(false, "not the planner's: {other:?}"),
         }

@@ -10,6 +10,7 @@ use oarlock_core::resource::Guard;
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
+use std::time::Duration;
 use thiserror::Error;
 
 /// A process to start: in a cgroup and session of its own, with default signals and closed files.
@@ -82,6 +83,27 @@ pub enum LaunchError {
         /// In words.
         reason: String,
     },
+}
+
+/// From one look for what lingers to the next.
+const LINGER_PACE: Duration = Duration::from_millis(50);
+
+/// Waits until nothing of `name` is left. What was killed and waits for a disk counts as stopped, for it answers
+/// nobody; but a write of it may be under way, and must have ended before anybody else writes to the same files.
+///
+/// # Errors
+/// It is still there after `limit`.
+pub async fn wait_gone<L: Launcher>(launcher: &L, name: &str, limit: Duration) -> Result<(), LaunchError> {
+    let gone = async {
+        while launcher.alive(name).await? {
+            tokio::time::sleep(LINGER_PACE).await;
+        }
+        Ok(())
+    };
+    let late = || LaunchError::Failed {
+        reason: format!("killed processes of {name} still wait for a disk after {} ms", limit.as_millis()),
+    };
+    tokio::time::timeout(limit, gone).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Starts and ends processes. Every call has the implementation's own deadline. That a process has

@@ -105,3 +105,19 @@ async fn a_kill_that_comes_late_is_noticed() {
     b.done(DataCommand::Follow { upstream: a.id, epoch: 1 }, DataObservation::Started).await;
     a.until("standby streams", |a| streams(a, NodeId(2))).await;
 }
+
+/// What was killed and waits for a disk is stopped, but nobody else touches its directory before it is gone.
+#[tokio::test]
+async fn nothing_is_done_to_a_directory_before_its_last_writer_is_gone() {
+    let Some((_bench, mut a, mut b)) = pair().await else { return };
+    b.done(DataCommand::Kill, DataObservation::Stopped).await;
+    for command in [DataCommand::Inspect, DataCommand::Rewind { from: a.id }, DataCommand::Clone { from: a.id }] {
+        b.launcher.let_linger(5);
+        b.copy(command.clone()).await;
+        assert_eq!(b.launcher.lingering(), 0, "{command:?} did not wait");
+    }
+    b.launcher.let_linger(5);
+    b.done(DataCommand::Follow { upstream: a.id, epoch: 1 }, DataObservation::Started).await;
+    assert_eq!(b.launcher.lingering(), 0, "a start did not wait");
+    a.until("standby streams", |a| streams(a, NodeId(2))).await;
+}

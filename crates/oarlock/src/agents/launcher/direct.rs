@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::process::Command;
@@ -23,6 +23,7 @@ pub struct DirectLauncher {
     running: Arc<Mutex<BTreeMap<String, Unit>>>,
     exits: mpsc::UnboundedSender<Exit>,
     late: Arc<AtomicBool>,
+    lingering: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Copy)]
@@ -37,12 +38,22 @@ impl DirectLauncher {
     /// A launcher and the notices of what ended.
     pub fn new() -> (DirectLauncher, mpsc::UnboundedReceiver<Exit>) {
         let (exits, notices) = mpsc::unbounded_channel();
-        (DirectLauncher { running: Arc::default(), exits, late: Arc::default() }, notices)
+        (DirectLauncher { running: Arc::default(), exits, late: Arc::default(), lingering: Arc::default() }, notices)
     }
 
     /// The next kill is done, and told as one that was not done in time.
     pub fn let_a_kill_be_late(&self) {
         self.late.store(true, Ordering::Relaxed);
+    }
+
+    /// For so many looks there seems to be something left, as after a kill of processes that wait for a disk.
+    pub fn let_linger(&self, looks: usize) {
+        self.lingering.store(looks, Ordering::Relaxed);
+    }
+
+    /// How many of those looks are left.
+    pub fn lingering(&self) -> usize {
+        self.lingering.load(Ordering::Relaxed)
     }
 
     /// The guard under which `name` runs, if it runs and is exclusive.
@@ -107,6 +118,10 @@ impl Launcher for DirectLauncher {
     }
 
     async fn alive(&self, name: &str) -> Result<bool, LaunchError> {
+        let less = |looks: usize| looks.checked_sub(1);
+        if self.lingering.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+            return Ok(true);
+        }
         Ok(self.unit(name).is_ok_and(|unit| !unit.script || group_exists(unit.pid)))
     }
 

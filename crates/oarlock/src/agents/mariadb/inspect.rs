@@ -42,6 +42,9 @@ impl<L: Launcher> Context<L> {
             // Of a kill that was not done in time, on a machine without a moment for those who die.
             self.kill().await?;
         }
+        if pid.is_none() {
+            self.wait_gone().await?;
+        }
         let settings = self.settings.clone();
         let node = self.member(settings.node)?.name;
         let running = pid.is_some();

@@ -3,7 +3,7 @@
 
 use super::context::Context;
 use super::error::{MariaError, Result};
-use crate::agents::launcher::{Ended, Launcher, SpawnRequest};
+use crate::agents::launcher::{Ended, Launcher, SpawnRequest, wait_gone};
 use crate::agents::postgresql::files;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,6 +59,15 @@ impl<L: Launcher> Context<L> {
             Some(ended) => Err(MariaError::other(format!("{program}: {ended}: {said}"))),
             None => Err(MariaError::Timeout { what: format!("{program}: {said}"), after }),
         }
+    }
+
+    /// Waits until nothing of server and tools is left, so that nobody else writes to their directories.
+    pub async fn wait_gone(&self) -> Result<()> {
+        for name in [self.settings.name.clone(), self.settings.task_name()] {
+            let gone = wait_gone(&self.launcher, &name, self.settings.timing.tool).await;
+            gone.map_err(MariaError::launch(format!("wait for the end of {name}")))?;
+        }
+        Ok(())
     }
 
     /// Ends whatever tool may still run.

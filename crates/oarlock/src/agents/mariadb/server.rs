@@ -34,6 +34,7 @@ impl<L: Launcher> Context<L> {
         let name = &self.settings.name;
         self.launcher.kill_group(name).await.map_err(MariaError::launch(format!("kill what is left of {name}")))?;
         self.kill_task().await?;
+        self.wait_gone().await?;
         let data = self.settings.data_dir.clone();
         let other = files::blocking("look for another server", self.settings.timing.tool, move || {
             Ok(inspect::running_server(&data))

@@ -30,6 +30,9 @@ impl<L: Launcher> Context<L> {
             // Of a kill that was not done in time, on a machine without a moment for those who die.
             self.kill().await?;
         }
+        if pid.is_none() {
+            self.wait_gone().await?;
+        }
         let settings = self.settings.clone();
         let places = Places::of(&settings.data_dir);
         let node = self.member(settings.node)?.name;

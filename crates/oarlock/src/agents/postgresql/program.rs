@@ -4,7 +4,7 @@
 use super::context::Context;
 use super::error::{PgError, Result};
 use super::files;
-use crate::agents::launcher::{Ended, Launcher, SpawnRequest};
+use crate::agents::launcher::{Ended, Launcher, SpawnRequest, wait_gone};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 use tokio::process::Command;
@@ -90,6 +90,15 @@ impl<L: Launcher> Context<L> {
             Some(ended) => Err(PgError::other(format!("{program}: {ended}: {said}"))),
             None => Err(PgError::Timeout { what: format!("{program}: {said}"), after }),
         }
+    }
+
+    /// Waits until nothing of server and tools is left, so that nobody else writes to their directories.
+    pub async fn wait_gone(&self) -> Result<()> {
+        for name in [self.settings.name.clone(), self.settings.task_name()] {
+            let gone = wait_gone(&self.launcher, &name, self.settings.timing.tool).await;
+            gone.map_err(PgError::launch(format!("wait for the end of {name}")))?;
+        }
+        Ok(())
     }
 
     /// Ends whatever tool may still run.

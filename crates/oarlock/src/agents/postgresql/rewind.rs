@@ -25,7 +25,8 @@ impl<L: Launcher> Context<L> {
         if self.server().phase != Phase::Down {
             return Err(PgError::other("the server runs: it must be stopped first"));
         }
-        self.kill_task().await
+        self.kill_task().await?;
+        self.wait_gone().await
     }
 
     /// File operations on the data directory's surroundings.

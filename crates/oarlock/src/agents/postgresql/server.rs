@@ -35,6 +35,7 @@ impl<L: Launcher> Context<L> {
         let name = &self.settings.name;
         self.launcher.kill_group(name).await.map_err(PgError::launch(format!("kill what is left of {name}")))?;
         self.kill_task().await?;
+        self.wait_gone().await?;
         let settings = self.settings.clone();
         let prepare = move || prepare::prepare_data_dir(&settings, start);
         files::blocking("prepare the data directory", self.settings.timing.tool, prepare).await?;

@@ -139,14 +139,8 @@ impl Writer {
 
 /// Whether trying again is useless: what the database itself refuses, unless it only says "not now".
 fn is_final(error: &WriterError) -> bool {
-    // PostgreSQL: ending, crashed, starting up, too many connections; closed to clients; not yet a primary.
-    // MariaDB: too many connections, ending, closed to clients (two forms), not yet a primary.
-    const NOT_NOW: [&str; 11] =
-        ["57P01", "57P02", "57P03", "53300", "28000", "25006", "1040", "1053", "1184", "1927", "1290"];
     match error {
-        WriterError::Database { source, .. } => {
-            source.code().is_some_and(|code| !NOT_NOW.contains(&code.as_str())) || matches!(source, SqlError::Target(_))
-        }
+        WriterError::Database { source, .. } => !source.is_passing(),
         WriterError::Late { .. } | WriterError::Name(_) => false,
     }
 }

@@ -19,8 +19,13 @@ const MAX_RUNNING: u32 = 20_000;
 #[derive(Debug, Error)]
 pub(super) enum DatabaseError {
     /// It said no, or is not there.
-    #[error("oar's database: {0}")]
-    Failed(String),
+    #[error("oar's database: {said}")]
+    Failed {
+        /// In words.
+        said: String,
+        /// It is only not there now: see [`SqlError::is_passing`].
+        passing: bool,
+    },
     /// It said nothing.
     #[error("oar's database did not answer within {} ms", DEADLINE.as_millis())]
     Silent,
@@ -32,6 +37,17 @@ pub(super) enum DatabaseError {
         /// What came.
         found: String,
     },
+}
+
+impl DatabaseError {
+    /// Whether the database is only not there now.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            DatabaseError::Failed { passing, .. } => *passing,
+            DatabaseError::Silent => true,
+            DatabaseError::Strange { .. } => false,
+        }
+    }
 }
 
 /// A connection.
@@ -212,7 +228,10 @@ fn needed<T: std::str::FromStr>(what: &'static str, found: Option<&str>) -> Resu
 
 async fn within<T>(asked: impl Future<Output = Result<T, SqlError>>) -> Result<T, DatabaseError> {
     match tokio::time::timeout(DEADLINE, asked).await {
-        Ok(answer) => answer.map_err(|error| DatabaseError::Failed(error.in_words())),
+        Ok(answer) => answer.map_err(|error| {
+            let passing = error.is_passing();
+            DatabaseError::Failed { said: error.in_words(), passing }
+        }),
         Err(_) => Err(DatabaseError::Silent),
     }
 }

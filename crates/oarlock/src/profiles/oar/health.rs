@@ -1,8 +1,8 @@
 //! How the health of an OAR server is seen: its processes, its database, and that it schedules.
 //! Never a connection to its port: helpers of a dead server keep accepting.
 
-use super::conf::OarConf;
-use super::database::Database;
+use super::conf::{ConfError, OarConf};
+use super::database::{Database, DatabaseError};
 use super::processes;
 use crate::agents::service::{Boxed, Custom};
 use crate::causes::with_causes;
@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 const PASS_LIMIT: Duration = Duration::from_secs(90);
 /// A module may keep the server from scheduling, for instance while it waits for dead nodes.
 const MODULE_LIMIT: Duration = Duration::from_secs(900);
+/// For how long a database of another group may be away. Its own takeover takes seconds; after this the fault may
+/// be on this side, where a restart, or another node, would help.
+const AWAY_LIMIT: Duration = Duration::from_secs(300);
 
 /// Its main process and the helper that listens are there.
 pub(super) struct Helpers;
@@ -47,6 +50,17 @@ struct Seen {
     since: Instant,
     /// The database has answered in its time: that it does not now is no fault of the configuration.
     answered: bool,
+    /// Since when it has been away.
+    away: Option<Instant>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error(transparent)]
+    Conf(#[from] ConfError),
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
 }
 
 impl Progress {
@@ -56,33 +70,37 @@ impl Progress {
 
     /// For how long this main process could have made a pass.
     fn known_for(&self, main: u32) -> Duration {
-        self.note(main, |seen| seen.answered = true).since.elapsed()
+        self.note(main, |seen| (seen.answered, seen.away) = (true, None)).since.elapsed()
     }
 
-    /// Whether a database that does not answer is borne.
-    fn bears(&self, main: u32) -> bool {
-        let borne = |seen: &Seen| self.database_elsewhere && seen.answered;
-        borne(&self.note(main, |seen| {
-            if borne(seen) {
-                seen.since = Instant::now();
+    /// Whether this error is borne: a database elsewhere that has answered is not there now, and has not been for
+    /// no more than [`AWAY_LIMIT`]. What it would refuse again, as a wrong password or a table that is missing, is not.
+    fn bears(&self, main: u32, error: &LookError) -> bool {
+        let passing = matches!(error, LookError::Database(error) if error.is_passing());
+        let mut borne = false;
+        self.note(main, |seen| {
+            if self.database_elsewhere && seen.answered && passing {
+                let now = Instant::now();
+                borne = seen.away.get_or_insert(now).elapsed() < AWAY_LIMIT;
+                seen.since = now;
             }
-        }))
+        });
+        borne
     }
 
     fn note(&self, main: u32, change: impl FnOnce(&mut Seen)) -> Seen {
         let mut kept = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let known = kept.filter(|seen| seen.main == main);
-        let mut seen = known.unwrap_or_else(|| Seen { main, since: Instant::now(), answered: false });
+        let mut seen = known.unwrap_or_else(|| Seen { main, since: Instant::now(), answered: false, away: None });
         change(&mut seen);
         *kept = Some(seen);
         seen
     }
 
-    async fn pass_age_s(&self) -> Result<Option<i64>, String> {
-        let conf = OarConf::read(&self.conf_file).await.map_err(|error| with_causes(&error))?;
-        let access = conf.database().map_err(|error| with_causes(&error))?;
-        let database = Database::open(&access).await.map_err(|error| with_causes(&error))?;
-        database.pass_age_s().await.map_err(|error| with_causes(&error))
+    async fn pass_age_s(&self) -> Result<Option<i64>, LookError> {
+        let conf = OarConf::read(&self.conf_file).await?;
+        let database = Database::open(&conf.database()?).await?;
+        Ok(database.pass_age_s().await?)
     }
 }
 
@@ -92,11 +110,11 @@ impl Custom for Progress {
             let main = main.ok_or("the server has no main process")?;
             let age_s = match self.pass_age_s().await {
                 Ok(age_s) => age_s,
-                Err(reason) if self.bears(main) => {
-                    tracing::debug!(reason, "oar's database is away; its server is left alone");
+                Err(error) if self.bears(main, &error) => {
+                    tracing::debug!(reason = with_causes(&error), "oar's database is away; its server is left alone");
                     return Ok(());
                 }
-                Err(reason) => return Err(reason),
+                Err(error) => return Err(with_causes(&error)),
             };
             let age = age_s.map(|age_s| Duration::from_secs(age_s.max(0).unsigned_abs()));
             let busy = processes::waits_for_module(main, &processes::near(main));
@@ -143,17 +161,45 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_database_elsewhere_is_borne_once_it_has_answered() {
+    fn failed(passing: bool) -> LookError {
+        DatabaseError::Failed { said: "no".into(), passing }.into()
+    }
+
+    #[test]
+    fn a_database_elsewhere_is_borne_once_it_has_answered() {
         for (elsewhere, answered, borne) in [(true, true, true), (true, false, false), (false, true, false)] {
-            // Nothing can be asked here, as when the database is away.
             let progress = Progress::new("/no/such/oar.conf".into(), elsewhere);
             if answered {
                 progress.known_for(1);
             }
-            assert_eq!(progress.look(Some(1)).await.is_ok(), borne, "{elsewhere} {answered}");
-            assert!(progress.look(Some(2)).await.is_err(), "another server has to show that it can reach it");
+            assert_eq!(progress.bears(1, &DatabaseError::Silent.into()), borne, "{elsewhere} {answered}");
+            assert_eq!(progress.bears(1, &failed(true)), borne, "{elsewhere} {answered}");
+            assert!(!progress.bears(2, &failed(true)), "another server has to show that it can reach it");
         }
+    }
+
+    #[tokio::test]
+    async fn what_would_be_refused_again_is_not_borne() {
+        let progress = Progress::new("/no/such/oar.conf".into(), true);
+        progress.known_for(1);
+        assert!(!progress.bears(1, &failed(false)), "permission denied, no such table");
+        let strange = DatabaseError::Strange { what: "the age of the last pass", found: "\"x\"".into() };
+        assert!(!progress.bears(1, &strange.into()));
+        assert!(progress.look(Some(1)).await.is_err(), "a configuration that is gone");
+    }
+
+    #[test]
+    fn an_absence_is_borne_for_minutes() {
+        let progress = Progress::new("/no/such/oar.conf".into(), true);
+        progress.known_for(1);
+        let ago = |time: Duration| Instant::now().checked_sub(time);
+        for (away, borne) in [(AWAY_LIMIT - Duration::from_secs(60), true), (AWAY_LIMIT, false)] {
+            progress.note(1, |seen| seen.away = ago(away));
+            assert_eq!(progress.bears(1, &failed(true)), borne, "{away:?}");
+        }
+        // An answer ends it.
+        progress.known_for(1);
+        assert!(progress.bears(1, &failed(true)));
     }
 
     #[test]
@@ -162,7 +208,8 @@ mod tests {
         let progress = Progress::new("/no/such/oar.conf".into(), true);
         progress.note(1, |seen| seen.since = hour_ago);
         assert!(progress.known_for(1) >= Duration::from_secs(3600));
-        assert!(progress.bears(1));
+        progress.note(1, |seen| seen.answered = true);
+        assert!(progress.bears(1, &failed(true)));
         assert_eq!(judge(Some(Duration::from_secs(3600)), progress.known_for(1), false), Ok(()));
     }
 
