@@ -35,6 +35,7 @@ for answer in n y; do
     dpkg --install /packages/new
     make_cluster
     echo $answer | DEBIAN_FRONTEND=readline script --quiet --return --command 'dpkg --purge oarlock' /var/log/purge
+    echo
     grep -q 'destroy the keys' /var/log/purge || fail "not asked: $(cat /var/log/purge)"
     [ ! -e /etc/oarlock ] || fail "/etc/oarlock is left"
     case $answer$(ls -d /var/backups/oarlock-* 2>/dev/null || true) in

@@ -137,8 +137,7 @@ pub fn ensure_tools() -> Result<()> {
 
 /// Installs what is missing of the programs that make and look at packages.
 pub fn ensure_packagers() -> Result<()> {
-    let tools =
-        [("rpmbuild", "rpm"), ("lintian", "lintian"), ("readelf", "binutils"), ("debootstrap", "debootstrap")];
+    let tools = [("rpmbuild", "rpm"), ("lintian", "lintian"), ("readelf", "binutils"), ("debootstrap", "debootstrap")];
     let missing: Vec<&str> = tools.iter().filter(|(p, _)| !on_path(p)).map(|(_, package)| *package).collect();
     install(&missing)
 }

@@ -58,9 +58,26 @@ const FORBIDDEN: &[&str] = &[
 ];
 /// What the agent, the sentinel, a database, OAR or a mount cannot do without.
 const NEEDED: &[&str] = &[
-    "CAP_CHOWN", "CAP_DAC", "CAP_FOWNER", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_NET",
-    "CAP_IPC", "CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_PTRACE",
-    "CAP_SYS_CHROOT", "CAP_SYS_BOOT", "CAP_MKNOD", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL", "CAP_FSETID",
+    "CAP_CHOWN",
+    "CAP_DAC",
+    "CAP_FOWNER",
+    "CAP_KILL",
+    "CAP_SETUID",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_NET",
+    "CAP_IPC",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_BOOT",
+    "CAP_MKNOD",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_FSETID",
 ];
 
 fn harms(unit: &str) -> Vec<&str> {
@@ -69,7 +86,8 @@ fn harms(unit: &str) -> Vec<&str> {
         .filter(|line| {
             let takes = FORBIDDEN.iter().any(|start| line.starts_with(start));
             let dropped = line.strip_prefix("CapabilityBoundingSet=");
-            let lacks = dropped.is_some_and(|set| !set.starts_with('~') || NEEDED.iter().any(|name| set.contains(name)));
+            let lacks =
+                dropped.is_some_and(|set| !set.starts_with('~') || NEEDED.iter().any(|name| set.contains(name)));
             takes || lacks
         })
         .collect()
@@ -78,10 +96,10 @@ fn harms(unit: &str) -> Vec<&str> {
 #[test]
 fn the_units_hardening_takes_nothing_from_a_service() {
     assert_eq!(harms(UNIT), Vec::<&str>::new());
-    assert_eq!(harms("PrivateTmp=yes\nCapabilityBoundingSet=~CAP_SYS_NICE\nUMask=0077"), [
-        "PrivateTmp=yes",
-        "CapabilityBoundingSet=~CAP_SYS_NICE"
-    ]);
+    assert_eq!(
+        harms("PrivateTmp=yes\nCapabilityBoundingSet=~CAP_SYS_NICE\nUMask=0077"),
+        ["PrivateTmp=yes", "CapabilityBoundingSet=~CAP_SYS_NICE"]
+    );
 }
 
 #[test]

@@ -62,10 +62,8 @@ pub(super) fn lint(package: &Path) -> Result<()> {
 
 /// The licence's text as a paragraph of Debian's format.
 fn copyright() -> String {
-    let text: Vec<String> = MIT
-        .lines()
-        .map(|line| if line.is_empty() { " .".to_owned() } else { format!(" {line}") })
-        .collect();
+    let text: Vec<String> =
+        MIT.lines().map(|line| if line.is_empty() { " .".to_owned() } else { format!(" {line}") }).collect();
     COPYRIGHT.replace("@MIT@", &text.join("\n"))
 }
 

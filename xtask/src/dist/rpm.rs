@@ -11,8 +11,10 @@ use super::Job;
 use super::tree::{DOC, Places, Tree};
 
 const SPEC: &str = include_str!("../../../packaging/rpm/oarlock.spec");
-const LICENCES: [(&str, &str); 2] =
-    [("LICENSE-MIT", include_str!("../../../LICENSE-MIT")), ("LICENSE-APACHE", include_str!("../../../LICENSE-APACHE"))];
+const LICENCES: [(&str, &str); 2] = [
+    ("LICENSE-MIT", include_str!("../../../LICENSE-MIT")),
+    ("LICENSE-APACHE", include_str!("../../../LICENSE-APACHE")),
+];
 const PACK: Duration = Duration::from_secs(300);
 
 /// Packs it; returns the package.
