@@ -2,7 +2,10 @@
 # packages knows nothing of Debian's, so that dependencies are not looked at.
 . /packages/common.sh
 settings=/etc/sysconfig/oarlock
-act() { rpm --force-debian --nodeps "$@"; }
+# Debian 12's asks to be told that this is meant.
+meant=--force-debian
+rpm $meant --version >/dev/null 2>&1 || meant=
+act() { rpm $meant --nodeps "$@"; }
 
 step="rpm installs it"
 rpm --initdb
