@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask help`.
 
+mod dist;
 mod fuzz;
 mod test;
 
@@ -42,6 +43,8 @@ enum Task {
     Audit,
     /// Feed every decoder with bytes that nobody meant
     Fuzz(fuzz::Arguments),
+    /// Make the packages (deb and rpm) in target/dist
+    Dist(dist::Arguments),
     /// Run the simulator
     Sim {
         /// Passed on to the simulator
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Task::Demo { keep } => oarlock_lab::demo::run(keep).map(|()| ExitCode::SUCCESS),
         Task::Bench(command) => oarlock_lab::bench::main(&command).map(code),
         Task::Audit => audit(),
+        Task::Dist(arguments) => dist::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Fuzz(arguments) => fuzz::run(&arguments).map(code),
         Task::Oracle(arguments) => oarlock_lab::oracle::run(&arguments).map(|verdict| match verdict {
             oarlock_lab::oracle::Verdict::Skipped(reason) => {

@@ -63,6 +63,7 @@ pub fn run(only_quick: bool) -> Result<ExitCode> {
         let sim = ["xtask", "sim", "--seeds", seeds, "--layout", layout];
         step(&mut tally, &format!("simulator, layout {layout}"), &sim, &[])?;
     }
+    step(&mut tally, "packages (cargo xtask dist --check puts them on machines)", &["xtask", "dist", "--quick"], &[])?;
     fuzzing(&mut tally)?;
     planner(&mut tally);
     if only_quick {

@@ -135,6 +135,13 @@ pub fn ensure_tools() -> Result<()> {
     install(&missing)
 }
 
+/// Installs what is missing of the programs that make and look at packages.
+pub fn ensure_packagers() -> Result<()> {
+    let tools = [("rpmbuild", "rpm"), ("lintian", "lintian"), ("readelf", "binutils"), ("debootstrap", "debootstrap")];
+    let missing: Vec<&str> = tools.iter().filter(|(p, _)| !on_path(p)).map(|(_, package)| *package).collect();
+    install(&missing)
+}
+
 /// Asked by packages before they start a service; with this answer they do not.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 

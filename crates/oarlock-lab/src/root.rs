@@ -51,6 +51,25 @@ pub fn ensure(paths: &Paths, suite: Suite) -> Result<PathBuf> {
     Ok(root)
 }
 
+/// A root of `suite` with nothing in it but the minimal base system, systemd and, if there is one, the
+/// package `more`; built first when there is none.
+pub fn clean(paths: &Paths, suite: Suite, more: Option<&str>) -> Result<PathBuf> {
+    let dir = paths.roots.join(suite.to_string());
+    let name = more.map_or_else(|| "clean".to_owned(), |more| format!("clean-{more}"));
+    let root = dir.join(&name);
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let _lock = lock(&dir.join("lock"), STEP)?;
+    if root.is_dir() {
+        return Ok(root);
+    }
+    let temporary = dir.join(format!("{name}.tmp"));
+    remove(&temporary)?;
+    let more = more.map(|more| format!(",{more}")).unwrap_or_default();
+    bootstrap(suite, &format!("--include=ca-certificates,systemd{more}"), &temporary)?;
+    fs::rename(&temporary, &root).context("cannot put the clean root in place")?;
+    Ok(root)
+}
+
 /// A layer over the root of `suite` with more packages, built first when there is none, its recipe has
 /// changed, or the root is another one. The root itself stays as it is.
 pub fn widen(paths: &Paths, suite: Suite, name: &str, packages: &[&str]) -> Result<PathBuf> {
@@ -86,14 +105,7 @@ pub fn widen(paths: &Paths, suite: Suite, name: &str, packages: &[&str]) -> Resu
 }
 
 fn build(suite: Suite, root: &Path) -> Result<()> {
-    let sources = apt::sources(suite)?;
-    let base = sources.first().context("no archive")?;
-    let mut debootstrap = Command::new("debootstrap");
-    debootstrap.args(["--variant=minbase", "--include=ca-certificates"]);
-    debootstrap.arg(format!("--keyring={}", base.keyring.display()));
-    debootstrap.arg(suite.to_string()).arg(root).arg(&base.uri);
-    step(&format!("Debian {suite} base system"), &mut debootstrap)?;
-
+    let sources = bootstrap(suite, "--include=ca-certificates", root)?;
     prepare(root, &sources)?;
     let mut configure = Command::new("unshare");
     configure.args(["--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc"]);
@@ -102,6 +114,18 @@ fn build(suite: Suite, root: &Path) -> Result<()> {
     configure.args(suite.packages());
     step("packages of the lab hosts", &mut configure)?;
     fs::write(root.join("etc/resolv.conf"), "").context("cannot empty resolv.conf")
+}
+
+/// The minimal base system and what `include` names; returns the archives of the suite.
+fn bootstrap(suite: Suite, include: &str, root: &Path) -> Result<Vec<Source>> {
+    let sources = apt::sources(suite)?;
+    let base = sources.first().context("no archive")?;
+    let mut debootstrap = Command::new("debootstrap");
+    debootstrap.args(["--variant=minbase", include]);
+    debootstrap.arg(format!("--keyring={}", base.keyring.display()));
+    debootstrap.arg(suite.to_string()).arg(root).arg(&base.uri);
+    step(&format!("Debian {suite} base system"), &mut debootstrap)?;
+    Ok(sources)
 }
 
 /// Lets the root's own apt reach what the machine's apt reaches.

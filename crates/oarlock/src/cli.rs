@@ -84,7 +84,7 @@ fn run(arguments: &Arguments, raw: &[OsString]) -> Result<Code, Failure> {
         Command::Status { watch } => status::run(global, *watch),
         Command::Events { follow, since_s } => events::run(global, *follow, *since_s),
         Command::Drill { group, connection } => drill::run(global, group, connection.as_deref()),
-        Command::Generate { what } => generate::run(*what),
+        Command::Generate { what } => generate::run(what),
         command => requests::run(global, command),
     }
 }

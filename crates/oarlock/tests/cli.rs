@@ -171,5 +171,8 @@ fn generated_documentation() {
     let directory = empty();
     insta::assert_snapshot!("config_reference", run(directory.path(), &["generate", "config-reference"]));
     assert!(run(directory.path(), &["generate", "man"]).contains(".SH \"OARLOCK MOVE\""));
+    run(directory.path(), &["generate", "man", "--dir", &directory.path().display().to_string()]);
+    let page = std::fs::read_to_string(directory.path().join("oarlock-move.1")).unwrap();
+    assert!(page.contains("oarlock\\-move") && directory.path().join("oarlock.1").exists(), "{page}");
     assert!(run(directory.path(), &["generate", "completions", "zsh"]).contains("#compdef oarlock"));
 }

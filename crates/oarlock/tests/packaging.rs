@@ -32,3 +32,79 @@ fn systemd_accepts_the_unit() {
         Err(error) => println!("skipped: systemd-analyze: {error}"),
     }
 }
+
+/// Whatever the unit sets is inherited by every service, and these would take something from one.
+const FORBIDDEN: &[&str] = &[
+    "Protect",
+    "Private",
+    "ReadOnly",
+    "ReadWrite",
+    "Inaccessible",
+    "BindPaths",
+    "TemporaryFileSystem",
+    "RootDirectory",
+    "MountAPIVFS",
+    "NoNewPrivileges",
+    "Restrict",
+    "SystemCall",
+    "LockPersonality",
+    "MemoryDenyWriteExecute",
+    "Device",
+    "User=",
+    "RemoveIPC",
+    "MemoryMax",
+    "TasksMax=",
+    "IPAddressDeny",
+];
+/// What the agent, the sentinel, a database, OAR or a mount cannot do without.
+const NEEDED: &[&str] = &[
+    "CAP_CHOWN",
+    "CAP_DAC",
+    "CAP_FOWNER",
+    "CAP_KILL",
+    "CAP_SETUID",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_NET",
+    "CAP_IPC",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_BOOT",
+    "CAP_MKNOD",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_FSETID",
+];
+
+fn harms(unit: &str) -> Vec<&str> {
+    let settings = unit.lines().filter(|line| !line.starts_with('#'));
+    settings
+        .filter(|line| {
+            let takes = FORBIDDEN.iter().any(|start| line.starts_with(start));
+            let dropped = line.strip_prefix("CapabilityBoundingSet=");
+            let lacks =
+                dropped.is_some_and(|set| !set.starts_with('~') || NEEDED.iter().any(|name| set.contains(name)));
+            takes || lacks
+        })
+        .collect()
+}
+
+#[test]
+fn the_units_hardening_takes_nothing_from_a_service() {
+    assert_eq!(harms(UNIT), Vec::<&str>::new());
+    assert_eq!(
+        harms("PrivateTmp=yes\nCapabilityBoundingSet=~CAP_SYS_NICE\nUMask=0077"),
+        ["PrivateTmp=yes", "CapabilityBoundingSet=~CAP_SYS_NICE"]
+    );
+}
+
+#[test]
+fn the_example_is_a_good_configuration() {
+    let example = include_str!("../../../packaging/example.toml");
+    let settings = oarlock::config::parse("example.toml", example).unwrap();
+    assert_eq!(settings.nodes.len(), 3);
+}

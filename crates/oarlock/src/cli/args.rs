@@ -171,10 +171,14 @@ pub enum Switch {
 }
 
 /// What can be generated.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Generated {
     /// The manual page, in roff.
-    Man,
+    Man {
+        /// Write a page for each command into this directory instead of printing one for all.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Completions for a shell.
     Completions {
         /// The shell.

@@ -5,18 +5,28 @@ use super::failure::{Code, Failure};
 use super::output::emit;
 use crate::config::reference;
 use clap::CommandFactory;
+use std::path::Path;
 
 /// Prints documentation made from the program itself.
-pub fn run(what: Generated) -> Result<Code, Failure> {
+pub fn run(what: &Generated) -> Result<Code, Failure> {
     let mut text = Vec::new();
     match what {
-        Generated::Man => man(&mut text)?,
+        Generated::Man { dir: None } => man(&mut text)?,
+        Generated::Man { dir: Some(dir) } => return pages(dir),
         Generated::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "oarlock", &mut text);
+            clap_complete::generate(*shell, &mut Arguments::command(), "oarlock", &mut text);
         }
         Generated::ConfigReference => text = reference::markdown().into_bytes(),
     }
     emit(&String::from_utf8_lossy(&text))?;
+    Ok(Code::Done)
+}
+
+/// A page for the command, and one for each of its subcommands.
+fn pages(dir: &Path) -> Result<Code, Failure> {
+    clap_mangen::generate_to(Arguments::command(), dir).map_err(|error| {
+        Failure::new(Code::Internal, format!("cannot write manual pages into {}: {error}", dir.display()))
+    })?;
     Ok(Code::Done)
 }
 
