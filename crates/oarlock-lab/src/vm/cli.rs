@@ -9,7 +9,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::check;
-use super::lab::{Lab, Shape};
+use super::lab::{Lab, Overview, Shape};
 use crate::cli::Cable;
 use crate::net::What;
 use crate::product;
@@ -98,7 +98,7 @@ fn tell(took: &[(&str, Duration)]) {
 
 /// The status for programs.
 fn status(lab: &Lab) -> Result<serde_json::Value> {
-    let Some((state, hosts)) = lab.status()? else { return Ok(json!({ "up": false })) };
+    let Some(Overview { state, hosts }) = lab.status()? else { return Ok(json!({ "up": false })) };
     let hosts: Vec<serde_json::Value> = hosts
         .iter()
         .map(|(spec, pid)| {
@@ -111,7 +111,7 @@ fn status(lab: &Lab) -> Result<serde_json::Value> {
 
 /// The status for people.
 fn table(lab: &Lab) -> Result<String> {
-    let Some((state, hosts)) = lab.status()? else { return Ok("no machines are up\n".to_owned()) };
+    let Some(Overview { state, hosts }) = lab.status()? else { return Ok("no machines are up\n".to_owned()) };
     let mut text = format!("{:<10}{:<6}{:>8}  addresses\n", "machine", "power", "QEMU");
     for (spec, pid) in hosts {
         let addresses: Vec<String> = spec.links().iter().map(|link| spec.address(*link).to_string()).collect();

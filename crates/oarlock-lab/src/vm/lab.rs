@@ -69,6 +69,14 @@ pub(super) struct State {
     pub(super) blocks: BTreeSet<Block>,
 }
 
+/// What there is.
+#[derive(Debug)]
+pub(super) struct Overview {
+    pub(super) state: State,
+    /// Each machine, with its emulator's pid if it is on.
+    pub(super) hosts: Vec<(&'static Spec, Option<i32>)>,
+}
+
 impl State {
     fn on(&self, name: &str) -> bool {
         self.hosts.get(name).is_some_and(Process::alive)
@@ -290,12 +298,12 @@ impl Lab {
         Ok(())
     }
 
-    /// What there is: each machine with its emulator's pid if it is on, and what is cut; `None` without any.
-    pub(super) fn status(&self) -> Result<Option<(State, Vec<(&'static Spec, Option<i32>)>)>> {
+    /// What there is; `None` when nothing is up.
+    pub(super) fn status(&self) -> Result<Option<Overview>> {
         let Some(state) = self.load()?.filter(|state| state.wires.alive()) else { return Ok(None) };
         let pid = |spec: &Spec| state.hosts.get(spec.name).filter(|p| p.alive()).map(|p| p.pid);
         let hosts = state.shape.specs().iter().map(|spec| (spec, pid(spec))).collect();
-        Ok(Some((state, hosts)))
+        Ok(Some(Overview { hosts, state }))
     }
 
     fn state(&self) -> Result<State> {
