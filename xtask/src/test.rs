@@ -102,8 +102,20 @@ fn lab(tally: &mut Tally) -> Result<()> {
         step(tally, &format!("fault matrix on MariaDB, {case}"), &matrix, &[])?;
     }
     step(tally, "the last lab goes away", &["xtask", "lab", "down"], &[])?;
+    machines(tally)?;
     println!("the other cases: cargo xtask lab up [--db mariadb] [--layout four] && cargo xtask lab matrix");
     Ok(())
+}
+
+/// Emulated machines: what namespaces cannot show.
+fn machines(tally: &mut Tally) -> Result<()> {
+    let name = "virtual machines: power, cables, a DRBD takeover by hand";
+    if !cfg!(target_arch = "x86_64") {
+        skip(tally, name, "they are emulated for x86_64 only");
+        return Ok(());
+    }
+    step(tally, "no machines of before", &["xtask", "lab", "vm", "down"], &[])?;
+    step(tally, name, &["xtask", "lab", "vm", "check"], &[])
 }
 
 /// Each decoder for a few seconds, where libFuzzer can be built.

@@ -142,6 +142,14 @@ pub fn ensure_packagers() -> Result<()> {
     install(&missing)
 }
 
+/// Installs what is missing of the programs that virtual machines take.
+pub fn ensure_machine_tools() -> Result<()> {
+    let tools =
+        [("qemu-system-x86_64", "qemu-system-x86"), ("mke2fs", "e2fsprogs"), ("xz", "xz-utils"), ("zstd", "zstd")];
+    let missing: Vec<&str> = tools.iter().filter(|(p, _)| !on_path(p)).map(|(_, package)| *package).collect();
+    install(&missing)
+}
+
 /// Asked by packages before they start a service; with this answer they do not.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 

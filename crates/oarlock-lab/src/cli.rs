@@ -16,6 +16,7 @@ use crate::selfcheck;
 use crate::soak;
 use crate::state::{Engine, Shape, Timing};
 use crate::suite::Suite;
+use crate::vm;
 
 /// Exit code of `lab exec` when the command could not be started at all.
 const NOT_STARTED: u8 = 125;
@@ -81,6 +82,9 @@ pub enum Command {
     Matrix(MatrixArgs),
     /// Random faults, two at a time, under writers and readers whose histories are checked
     Soak(soak::Args),
+    /// Hosts with kernels of their own, for DRBD and watchdogs: emulated machines
+    #[command(subcommand)]
+    Vm(vm::Order),
     /// Remove the lab; nothing of it is left behind but its Debian root
     Down,
 }
@@ -112,7 +116,7 @@ pub struct Up {
 #[derive(Debug, Args)]
 pub struct Cable {
     /// The host
-    host: String,
+    pub(crate) host: String,
     /// Only this link (default: all links of the host)
     #[arg(long)]
     link: Option<u8>,
@@ -131,7 +135,8 @@ pub struct Cable {
 }
 
 impl Cable {
-    fn cut(&self) -> Cut {
+    /// What is asked for.
+    pub(crate) fn cut(&self) -> Cut {
         Cut {
             link: self.link,
             direction: self.direction,
@@ -145,7 +150,8 @@ impl Cable {
 /// Runs one command and says how it ended; errors are printed here.
 #[must_use]
 pub fn main(command: &Command) -> ExitCode {
-    let failed = if matches!(command, Command::Exec { .. }) { NOT_STARTED } else { 1 };
+    let exec = matches!(command, Command::Exec { .. } | Command::Vm(vm::Order::Exec { .. }));
+    let failed = if exec { NOT_STARTED } else { 1 };
     match run(command) {
         Ok(code) => code,
         Err(error) => {
@@ -170,6 +176,9 @@ pub fn report(error: &Error) -> String {
 }
 
 fn run(command: &Command) -> Result<ExitCode> {
+    if let Command::Vm(order) = command {
+        return vm::main(order);
+    }
     let lab = Lab::open()?;
     match command {
         Command::Up(up) => return bring_up(&lab, up),
@@ -190,7 +199,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Selfcheck { suite } => selfcheck::run(&lab, Shape { suite: *suite, ..Shape::default() })?,
         Command::Matrix(arguments) if !matrix::main(arguments)? => return Ok(ExitCode::FAILURE),
         Command::Soak(arguments) if !soak::main(arguments)? => return Ok(ExitCode::FAILURE),
-        Command::Matrix(_) | Command::Soak(_) => {}
+        Command::Matrix(_) | Command::Soak(_) | Command::Vm(_) => {}
         Command::Down => lab.down()?,
     }
     Ok(ExitCode::SUCCESS)

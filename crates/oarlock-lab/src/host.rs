@@ -15,12 +15,13 @@ use crate::layout::{PREFIX_LENGTH, Spec};
 use crate::paths::Paths;
 use crate::process::Process;
 use crate::state::Engine;
-use crate::{disk, net};
+use crate::{disk, net, vm};
 
 const START: &str = include_str!("../assets/start-host.sh");
 /// Namespaces of a host.
 const NAMESPACES: [&str; 6] = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"];
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where programs are found in a host.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long the kernel may take to end all processes of a host.
 const KILL: Duration = Duration::from_secs(10);
 
@@ -120,14 +121,20 @@ pub(crate) fn power_off(machine: &Machine<'_>, hosts: &[(&Spec, Process)]) -> Re
     Ok(())
 }
 
+/// How commands get into a host.
+#[derive(Debug, Clone)]
+pub(crate) enum Door {
+    /// Into the namespaces of its pid 1 and its control groups.
+    Namespaces { process: Process, lab: String, hierarchies: Vec<Hierarchy> },
+    /// By the agent in a virtual machine, over the control's network.
+    Machine(vm::Door),
+}
+
 /// A powered host, ready to run commands in.
 #[derive(Debug, Clone)]
 pub struct Host {
     pub(crate) spec: &'static Spec,
-    pub(crate) process: Process,
-    pub(crate) lab: String,
-    pub(crate) hierarchies: Vec<Hierarchy>,
-    pub(crate) dir: PathBuf,
+    pub(crate) door: Door,
 }
 
 impl Host {
@@ -143,19 +150,19 @@ impl Host {
         self.spec
     }
 
-    /// Its own layer as the machine sees it: what it has written since the lab came up.
-    #[must_use]
-    pub fn upper(&self) -> PathBuf {
-        self.dir.join("upper")
-    }
-
     /// A command line that runs `argv` inside the host as root, in its control groups, with a
     /// clean environment.
     #[must_use]
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, argv: &[S]) -> Command {
-        let mut command = cgroup::join(&self.hierarchies, &self.lab, self.spec.name);
-        command.arg("nsenter").arg(format!("--target={}", self.process.pid)).args(NAMESPACES);
-        command.arg("--").args(argv);
+        let mut command = match &self.door {
+            Door::Namespaces { process, lab, hierarchies } => {
+                let mut command = cgroup::join(hierarchies, lab, self.spec.name);
+                command.arg("nsenter").arg(format!("--target={}", process.pid)).args(NAMESPACES).arg("--");
+                command
+            }
+            Door::Machine(door) => door.command(),
+        };
+        command.args(argv);
         let term = std::env::var_os("TERM").unwrap_or_else(|| "dumb".into());
         command.env_clear().env("PATH", PATH).env("HOME", "/root").env("LANG", "C.UTF-8").env("TERM", term);
         command
@@ -188,7 +195,7 @@ impl Host {
         command.process_group(0).stdin(Stdio::null()).stdout(out).stderr(Stdio::inherit());
         let child =
             command.spawn().with_context(|| format!("cannot start {} on {}", argv.join(" "), self.spec.name))?;
-        Ok(Running { child })
+        Ok(Running { child, passes_signals: matches!(self.door, Door::Machine(_)) })
     }
 
     /// Sends `signal` (`KILL`, `STOP`, …) to a process by its pid inside the host.
@@ -211,6 +218,8 @@ impl Host {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    /// Whether a signal to the child itself reaches the command.
+    passes_signals: bool,
 }
 
 impl Running {
@@ -232,10 +241,14 @@ impl Running {
 
     /// Asks it to end with SIGTERM and waits; an error (and it is killed) when `deadline` passes.
     pub fn stop(&mut self, deadline: Duration) -> Result<ExitStatus> {
-        // The child itself is the nsenter that waits for the command and passes on how it ended.
         let pid = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        let told = if self.passes_signals {
+            pid.to_string()
+        } else {
+            // The child itself is the nsenter that waits for the command and passes on how it ended.
+            fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default()
+        };
+        for child in told.split_whitespace().filter_map(|pid| pid.parse().ok()) {
             // It may have ended by itself.
             let _ = rustix::process::Pid::from_raw(child)
                 .map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM));

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::cgroup::{self, Hierarchy};
 use crate::disk::{Disk, Trouble};
-use crate::host::{self, Host, Machine};
+use crate::host::{self, Door, Host, Machine};
 use crate::layout::{Kind, Part, Spec};
 use crate::net::{self, Block, Cut};
 use crate::paths::Paths;
@@ -219,13 +219,12 @@ impl Lab {
         if !on(&state, name) {
             bail!("{name} is powered off\nhint: cargo xtask lab poweron {name}");
         }
-        Ok(Host {
-            spec,
+        let door = Door::Namespaces {
             process: state.hosts[name],
             lab: self.paths.lab_id(),
             hierarchies: self.hierarchies.clone(),
-            dir: self.paths.host(name),
-        })
+        };
+        Ok(Host { spec, door })
     }
 
     /// Cuts the power of `names` in one instant. Off already is no error.
@@ -322,7 +321,8 @@ impl Lab {
         let _turn = self.turn()?;
         let host = self.host(name)?;
         let place = disk.place(self.state()?.shape.db);
-        act(host.process, place).with_context(|| format!("on {name}"))
+        let Door::Namespaces { process, .. } = host.door else { bail!("{name} is no host of namespaces") };
+        act(process, place).with_context(|| format!("on {name}"))
     }
 
     fn apply(&self, state: &State) -> Result<()> {

@@ -37,6 +37,7 @@ pub mod soak;
 pub mod state;
 pub mod stats;
 pub mod suite;
+pub mod vm;
 
 pub use deadline::Outcome;
 pub use host::{Host, Running};

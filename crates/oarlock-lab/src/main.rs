@@ -1,9 +1,13 @@
-//! The lab's own program inside its hosts: the writing client, and readers of its log.
+//! The lab's own program inside its hosts: the writing client, readers of its log, and what carries
+//! commands into virtual machines.
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use oarlock_lab::client::{self, ClientArgs, RowsArgs};
 use oarlock_lab::report::{self, CheckArgs, PlotArgs};
+use oarlock_lab::vm::{self, AgentArgs, EnterArgs};
 
 #[derive(Parser)]
 #[command(about = "The lab's writing client, and readers of its log")]
@@ -22,13 +26,20 @@ enum Command {
     Check(CheckArgs),
     /// Draw a client's log as SVG.
     Plot(PlotArgs),
+    /// In a virtual machine: run what the lab sends.
+    MachineAgent(AgentArgs),
+    /// Run a command in a virtual machine.
+    MachineEnter(EnterArgs),
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     match Args::parse().command {
         Command::Client(args) => client::run(&args),
         Command::Rows(args) => client::print_rows(&args),
         Command::Check(args) => report::check_log(&args),
         Command::Plot(args) => report::plot_log(&args),
+        Command::MachineAgent(args) => vm::serve(&args),
+        Command::MachineEnter(args) => return vm::enter(&args),
     }
+    .map(|()| ExitCode::SUCCESS)
 }

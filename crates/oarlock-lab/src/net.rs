@@ -208,7 +208,7 @@ fn ruleset(layout: Layout, powered: &[&Spec], blocks: &BTreeSet<Block>) -> Strin
     text + "}\n"
 }
 
-fn ip(wires: Process, commands: &str) -> Result<()> {
+pub(crate) fn ip(wires: Process, commands: &str) -> Result<()> {
     let mut batch = inside(wires, &["ip", "-batch", "-"]);
     output(&mut batch, Some(commands), DEADLINE)?
         .ok()

@@ -10,6 +10,7 @@ use crate::disk::Disk;
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::layout::{Kind, PREFIX_LENGTH, Part, READER_ADDRESS, Spec};
+use crate::paths::Paths;
 use crate::state::{Engine, Shape};
 use anyhow::{Context, Result, bail, ensure};
 
@@ -24,10 +25,15 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// Builds the programs that run in the hosts. Cargo shows its progress itself.
 pub fn build(lab: &Lab) -> Result<()> {
+    build_programs(lab.paths())
+}
+
+/// Builds the programs that run in the hosts of a checkout.
+pub fn build_programs(paths: &Paths) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // No deadline: how long a compiler takes is the machine's affair, and its user watches it.
     let status = Command::new(cargo)
-        .current_dir(&lab.paths().workspace)
+        .current_dir(&paths.workspace)
         .args(["build", "--release", "--package", "oarlock", "--package", "oarlock-lab"])
         .status()
         .context("cannot start cargo")?;

@@ -147,7 +147,8 @@ fn prepare(root: &Path, sources: &[Source]) -> Result<()> {
     Ok(())
 }
 
-fn remove(path: &Path) -> Result<()> {
+/// Removes a file or a directory with all in it; none is no error.
+pub(crate) fn remove(path: &Path) -> Result<()> {
     let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -158,7 +159,7 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 /// Runs one step of the build, showing that it moves.
-fn step(title: &str, command: &mut Command) -> Result<()> {
+pub(crate) fn step(title: &str, command: &mut Command) -> Result<()> {
     let terminal = std::io::stderr().is_terminal();
     if !terminal {
         eprintln!("{title} …");

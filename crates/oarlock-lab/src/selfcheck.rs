@@ -44,7 +44,8 @@ pub fn run(lab: &Lab, shape: Shape) -> Result<()> {
     })
 }
 
-fn timed(what: &str, check: impl FnOnce() -> Result<()>) -> Result<()> {
+/// Does one check and prints a line about it.
+pub(crate) fn timed(what: &str, check: impl FnOnce() -> Result<()>) -> Result<()> {
     let started = Instant::now();
     let done = check();
     let (word, ms) = (if done.is_ok() { "ok  " } else { "FAIL" }, started.elapsed().as_millis());
