@@ -16,6 +16,7 @@ use crate::selfcheck;
 use crate::soak;
 use crate::state::{Engine, Shape, Timing};
 use crate::suite::Suite;
+use crate::words;
 
 /// Exit code of `lab exec` when the command could not be started at all.
 const NOT_STARTED: u8 = 125;
@@ -81,6 +82,8 @@ pub enum Command {
     Matrix(MatrixArgs),
     /// Random faults, two at a time, under writers and readers whose histories are checked
     Soak(soak::Args),
+    /// State words: two servers lose and get their power in a given order; what must come of each step does
+    Words(words::Args),
     /// Remove the lab; nothing of it is left behind but its Debian root
     Down,
 }
@@ -190,7 +193,8 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Selfcheck { suite } => selfcheck::run(&lab, Shape { suite: *suite, ..Shape::default() })?,
         Command::Matrix(arguments) if !matrix::main(arguments)? => return Ok(ExitCode::FAILURE),
         Command::Soak(arguments) if !soak::main(arguments)? => return Ok(ExitCode::FAILURE),
-        Command::Matrix(_) | Command::Soak(_) => {}
+        Command::Words(arguments) if !words::main(arguments)? => return Ok(ExitCode::FAILURE),
+        Command::Matrix(_) | Command::Soak(_) | Command::Words(_) => {}
         Command::Down => lab.down()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod deadline;
 pub mod demo;
 pub mod disk;
+pub mod flood;
 pub mod history;
 pub mod host;
 pub mod jobs;
@@ -37,6 +38,7 @@ pub mod soak;
 pub mod state;
 pub mod stats;
 pub mod suite;
+pub mod words;
 
 pub use deadline::Outcome;
 pub use host::{Host, Running};

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use oarlock_lab::client::{self, ClientArgs, RowsArgs};
+use oarlock_lab::flood::{self, FloodArgs, SinkArgs};
 use oarlock_lab::report::{self, CheckArgs, PlotArgs};
 
 #[derive(Parser)]
@@ -22,6 +23,10 @@ enum Command {
     Check(CheckArgs),
     /// Draw a client's log as SVG.
     Plot(PlotArgs),
+    /// Send as much as the network takes.
+    Flood(FloodArgs),
+    /// Swallow what a flood sends.
+    Sink(SinkArgs),
 }
 
 fn main() -> Result<()> {
@@ -30,5 +35,7 @@ fn main() -> Result<()> {
         Command::Rows(args) => client::print_rows(&args),
         Command::Check(args) => report::check_log(&args),
         Command::Plot(args) => report::plot_log(&args),
+        Command::Flood(args) => flood::flood(&args),
+        Command::Sink(args) => flood::sink(&args),
     }
 }

@@ -4,6 +4,7 @@
 //! plain: dark on white, everything labelled in text, no script and no font of its own.
 
 mod axis;
+pub mod bars;
 mod panel;
 mod svg;
 
