@@ -20,8 +20,6 @@ use crate::words;
 
 /// Exit code of `lab exec` when the command could not be started at all.
 const NOT_STARTED: u8 = 125;
-/// Exit code for what this version of the lab cannot do yet.
-const NOT_YET: u8 = 2;
 
 /// Commands of the lab.
 #[derive(Debug, Subcommand)]
@@ -205,10 +203,6 @@ fn names(hosts: &[String]) -> Vec<&str> {
 }
 
 fn bring_up(lab: &Lab, up: &Up) -> Result<ExitCode> {
-    if (up.db, up.suite) == (Engine::Mariadb, Suite::Trixie) {
-        eprintln!("error: the lab cannot do MariaDB on trixie yet");
-        return Ok(ExitCode::from(NOT_YET));
-    }
     let shape = Shape { layout: up.layout, db: up.db, timing: up.timing, suite: up.suite, disks: up.disks };
     if !up.bare {
         product::build(lab)?;

@@ -5,6 +5,7 @@
 
 mod axis;
 pub mod bars;
+pub mod grid;
 mod panel;
 mod svg;
 
