@@ -58,11 +58,13 @@ pub fn main(args: &Args) -> Result<bool> {
         }
         let played = play::play(&bed, word, &build, &mut rng)?;
         println!("{}", line(&played));
-        if !played.passed {
+        let passed = played.passed;
+        // Before anything else that may fail.
+        store.append(played)?;
+        if !passed {
             failed += 1;
             bed.restore(WHOLE)?;
         }
-        store.append(played)?;
     }
     let seconds = Stamp::now().ms_since(begun) / 1_000.0;
     println!("{} words on {}, {failed} failed, {seconds:.0} s", words.len(), bed.shape.db.title());

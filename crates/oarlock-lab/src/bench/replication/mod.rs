@@ -9,7 +9,7 @@ mod sysbench;
 use crate::history::Stamp;
 use crate::layout::Part;
 use crate::machine;
-use crate::matrix::bed::{Bed, FRONTEND};
+use crate::matrix::bed::Bed;
 use crate::state::Engine;
 use anyhow::{Context, Result, bail, ensure};
 use network::{Saturated, received_bytes, round_trip_ms};
@@ -110,7 +110,8 @@ fn series(bed: &Bed, args: &Args, mode: Mode, sizes: &[u32], report: &mut Report
     let build = machine::build(bed.lab.paths())?;
     let disk_ms = machine::fdatasync_ms(&bed.lab.paths().run)?.median;
     if mode == Mode::Alone {
-        bed.request(FRONTEND, &["standby", standby])?;
+        // A node on standby goes on replicating, so that it can take over: only one that is off does not.
+        bed.lab.poweroff(&[standby])?;
         bed.until("an owner that acknowledges alone", WHOLE, || as_wanted(bed, mode, &owner))?;
     }
     sysbench::prepare(bed)?;
@@ -119,10 +120,11 @@ fn series(bed: &Bed, args: &Args, mode: Mode, sizes: &[u32], report: &mut Report
     let measured = (|| {
         sysbench::run(bed, WARM_UP)?;
         for size in sizes {
-            let round_trip = round_trip_ms(bed, &owner, standby)?;
-            let before = received_bytes(bed, standby)?;
+            let replicated = mode != Mode::Alone;
+            let round_trip_ms = replicated.then(|| round_trip_ms(bed, &owner, standby)).transpose()?;
+            let before = replicated.then(|| received_bytes(bed, standby)).transpose()?;
             let taken = sysbench::run(bed, *size)?;
-            let received = received_bytes(bed, standby)?.saturating_sub(before);
+            let after = replicated.then(|| received_bytes(bed, standby)).transpose()?;
             as_wanted(bed, mode, &owner).context("the cluster changed while it was measured")?;
             let run = Measured {
                 at_s: Stamp::now().wall_us / 1_000_000,
@@ -130,9 +132,12 @@ fn series(bed: &Bed, args: &Args, mode: Mode, sizes: &[u32], report: &mut Report
                 seconds: taken.seconds,
                 per_second: taken.per_second,
                 p95_ms: taken.p95_ms,
-                round_trip_ms: round_trip,
+                round_trip_ms,
                 // Under a flood the counter tells of that.
-                received_bytes: (mode == Mode::Replicated).then(|| received / u64::from(*size)),
+                received_bytes: before
+                    .zip(after)
+                    .filter(|_| mode == Mode::Replicated)
+                    .map(|(before, after)| after.saturating_sub(before) / u64::from(*size)),
                 fdatasync_ms: disk_ms,
                 ..key(bed, args, mode, *size)
             };
@@ -143,7 +148,7 @@ fn series(bed: &Bed, args: &Args, mode: Mode, sizes: &[u32], report: &mut Report
     })();
     drop(saturated);
     if mode == Mode::Alone {
-        bed.request(FRONTEND, &["online", standby])?;
+        bed.lab.poweron(&[standby])?;
     }
     measured
 }

@@ -65,8 +65,8 @@ pub struct Measured {
     pub per_second: f64,
     /// What 95 % of the transactions did not exceed, milliseconds.
     pub p95_ms: f64,
-    /// From the owner to the standby and back just before, median, milliseconds.
-    pub round_trip_ms: f64,
+    /// From the owner to the standby and back just before, median, milliseconds; absent with the standby off.
+    pub round_trip_ms: Option<f64>,
     /// What the standby received for each transaction, bytes, headers and heartbeats included.
     pub received_bytes: Option<u64>,
     /// Write and fdatasync of 8 KiB on the machine's disk just before, median, milliseconds.
@@ -84,14 +84,14 @@ impl Measured {
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Measured { transactions, seconds, per_second, p95_ms, round_trip_ms, .. } = self;
+        let Measured { transactions, seconds, per_second, p95_ms, .. } = self;
         write!(
             f,
-            "{:<10} {:<35} {transactions:>6} transactions {seconds:>8.2} s {per_second:>8.1}/s p95 {p95_ms:>7.2} ms, \
-             round trip {round_trip_ms:.2} ms",
+            "{:<10} {:<35} {transactions:>6} transactions {seconds:>8.2} s {per_second:>8.1}/s p95 {p95_ms:>7.2} ms",
             self.engine.title(),
             self.mode.words(),
-        )
+        )?;
+        self.round_trip_ms.map_or(Ok(()), |ms| write!(f, ", round trip {ms:.2} ms"))
     }
 }
 
@@ -180,7 +180,7 @@ impl Report {
         page += "\nsysbench's OLTP read-write mix (18 statements, 4 of them write, one commit), 16 threads on the compute node \
             against the service address, one table of 10,000 rows. Seconds for all transactions: median (shortest to longest, runs). \
             The per cent are of the medians, against the same size without replication. \
-            Explained in docs/internals/replication-cost.md.\n\n![transactions a second](replication-cost.svg)\n\n";
+            Round trip: with / saturated. kB each: what the standby receives for a transaction. Explained in docs/internals/replication-cost.md.\n\n![transactions a second](replication-cost.svg)\n\n";
         let header = [
             "engine",
             "disk",
@@ -191,6 +191,7 @@ impl Report {
             "network saturated",
             "cost",
             "round trip, ms",
+            "kB each",
             "fdatasync, ms",
         ];
         page + &table(&header, &self.lines().into_iter().map(|line| self.cells(line)).collect::<Vec<_>>())
@@ -203,10 +204,14 @@ impl Report {
             None => none(),
         };
         let cost = |mode| self.cost_percent(line, mode).map_or_else(none, |cost| format!("{cost:+.0} %"));
-        let median = |mode, value: fn(&Measured) -> f64| self.summary(line, mode, value).map(|s| s.median);
+        let all = |mode, value: fn(&Measured) -> Option<f64>| {
+            let values: Vec<f64> = self.of(line, mode).into_iter().filter_map(value).collect();
+            Summary::of(&values).map(|s| s.median)
+        };
         let round_trips = [Mode::Replicated, Mode::Saturated]
-            .map(|mode| median(mode, |run| run.round_trip_ms).map_or_else(none, |ms| format!("{ms:.2}")));
-        let disks: Vec<f64> = Mode::ALL.iter().filter_map(|mode| median(*mode, |run| run.fdatasync_ms)).collect();
+            .map(|mode| all(mode, |run| run.round_trip_ms).map_or_else(none, |ms| format!("{ms:.2}")));
+        let bytes = all(Mode::Replicated, |run| run.received_bytes.map(|bytes| bytes as f64));
+        let disks: Vec<f64> = Mode::ALL.iter().filter_map(|mode| all(*mode, |run| Some(run.fdatasync_ms))).collect();
         let disk = Summary::of(&disks).map_or_else(none, |s| format!("{:.2}", s.median));
         vec![
             line.1.to_owned(),
@@ -218,6 +223,7 @@ impl Report {
             seconds(Mode::Saturated),
             cost(Mode::Saturated),
             round_trips.join(" / "),
+            bytes.map_or_else(none, |bytes| format!("{:.1}", bytes / 1_000.0)),
             disk,
         ]
     }
