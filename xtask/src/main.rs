@@ -21,6 +21,9 @@ struct Cli {
 enum Task {
     /// Watch a machine die with a job running and rows being written
     Demo {
+        /// The database engine
+        #[arg(long, value_enum, default_value = "postgresql")]
+        db: oarlock_lab::Engine,
         /// Leave the lab up, to play with it
         #[arg(long)]
         keep: bool,
@@ -59,7 +62,7 @@ fn main() -> ExitCode {
     }
     let done = match Cli::parse().task {
         Task::Lab(command) => return oarlock_lab::cli::main(&command),
-        Task::Demo { keep } => oarlock_lab::demo::run(keep).map(|()| ExitCode::SUCCESS),
+        Task::Demo { db, keep } => oarlock_lab::demo::run(db, keep).map(|()| ExitCode::SUCCESS),
         Task::Bench(command) => oarlock_lab::bench::main(&command).map(code),
         Task::Audit => audit(),
         Task::Dist(arguments) => dist::run(&arguments).map(|()| ExitCode::SUCCESS),

@@ -17,11 +17,10 @@ use crate::soak;
 use crate::state::{Engine, Shape, Timing};
 use crate::suite::Suite;
 use crate::vm;
+use crate::words;
 
 /// Exit code of `lab exec` when the command could not be started at all.
 const NOT_STARTED: u8 = 125;
-/// Exit code for what this version of the lab cannot do yet.
-const NOT_YET: u8 = 2;
 
 /// Commands of the lab.
 #[derive(Debug, Subcommand)]
@@ -85,6 +84,8 @@ pub enum Command {
     /// Hosts with kernels of their own, for DRBD and watchdogs: emulated machines
     #[command(subcommand)]
     Vm(vm::Order),
+    /// State words: two servers lose and get their power in a given order; what must come of each step does
+    Words(words::Args),
     /// Remove the lab; nothing of it is left behind but its Debian root
     Down,
 }
@@ -199,7 +200,8 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Selfcheck { suite } => selfcheck::run(&lab, Shape { suite: *suite, ..Shape::default() })?,
         Command::Matrix(arguments) if !matrix::main(arguments)? => return Ok(ExitCode::FAILURE),
         Command::Soak(arguments) if !soak::main(arguments)? => return Ok(ExitCode::FAILURE),
-        Command::Matrix(_) | Command::Soak(_) | Command::Vm(_) => {}
+        Command::Words(arguments) if !words::main(arguments)? => return Ok(ExitCode::FAILURE),
+        Command::Matrix(_) | Command::Soak(_) | Command::Words(_) | Command::Vm(_) => {}
         Command::Down => lab.down()?,
     }
     Ok(ExitCode::SUCCESS)
@@ -210,10 +212,6 @@ fn names(hosts: &[String]) -> Vec<&str> {
 }
 
 fn bring_up(lab: &Lab, up: &Up) -> Result<ExitCode> {
-    if (up.db, up.suite) == (Engine::Mariadb, Suite::Trixie) {
-        eprintln!("error: the lab cannot do MariaDB on trixie yet");
-        return Ok(ExitCode::from(NOT_YET));
-    }
     let shape = Shape { layout: up.layout, db: up.db, timing: up.timing, suite: up.suite, disks: up.disks };
     if !up.bare {
         product::build(lab)?;

@@ -67,7 +67,7 @@ impl Disk {
         match kind {
             Kind::Server => &[Disk::Database, Disk::State],
             Kind::Frontend => &[Disk::State],
-            Kind::Node => &[],
+            Kind::User | Kind::Node => &[],
         }
     }
 

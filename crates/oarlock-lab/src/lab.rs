@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -293,6 +293,13 @@ impl Lab {
         state.save(&self.paths)
     }
 
+    /// Gives the cables of `name` a capacity in the direction to it, in Mbit/s; `None` takes it away.
+    pub fn limit(&self, name: &str, mbit: Option<u32>) -> Result<()> {
+        let _turn = self.turn()?;
+        let state = self.state()?;
+        net::limit(state.wires, spec(&state, name)?, mbit)
+    }
+
     /// Begins a trouble of a disk of `name`, a powered host.
     pub fn trouble(&self, name: &str, disk: Disk, trouble: Trouble) -> Result<()> {
         self.on_disk(name, disk, |host, place| disk::begin(host, place, trouble))
@@ -323,6 +330,27 @@ impl Lab {
         let place = disk.place(self.state()?.shape.db);
         let Door::Namespaces { process, .. } = host.door else { bail!("{name} is no host of namespaces") };
         act(process, place).with_context(|| format!("on {name}"))
+    }
+
+    /// Copies the programs of a layer of packages into a powered host, for as long as the lab is up.
+    pub fn install(&self, name: &str, layer: &Path) -> Result<()> {
+        let mut pack = Command::new("tar");
+        pack.arg("-C").arg(layer).args(["-c", "usr"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut packing = pack.spawn().context("cannot start tar")?;
+        let mut unpack = self.host(name)?.command(&["tar", "-x", "-C", "/"]);
+        unpack.stdin(packing.stdout.take().context("no pipe from tar")?).stdout(Stdio::null());
+        let mut unpacking = unpack.spawn().context("cannot start tar in a host")?;
+        for child in [&mut packing, &mut unpacking] {
+            match deadline::wait(child, TURN)? {
+                Some(status) if status.success() => {}
+                Some(status) => bail!("copying {} to {name}: {status}", layer.display()),
+                None => {
+                    child.kill().context("kill tar")?;
+                    bail!("copying {} to {name} did not end within {} s", layer.display(), TURN.as_secs());
+                }
+            }
+        }
+        Ok(())
     }
 
     fn apply(&self, state: &State) -> Result<()> {

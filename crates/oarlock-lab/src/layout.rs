@@ -21,13 +21,15 @@ pub const READER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 102);
 
 /// How many servers share the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Layout {
     /// Two servers, each able to run everything, and a witness.
     #[default]
     Two,
     /// Two for OAR, two for the database, and a witness.
     Four,
+    /// The same four without a witness; users work where no agent is.
+    FourPlain,
 }
 
 /// What a host is for.
@@ -38,6 +40,8 @@ pub enum Kind {
     Server,
     /// Where users work; also the witness.
     Frontend,
+    /// Where users work, and nothing else.
+    User,
     /// Runs the jobs.
     Node,
 }
@@ -53,13 +57,21 @@ pub struct Spec {
     pub octet: u8,
 }
 
+impl Kind {
+    /// Whether such a host is a node of the cluster.
+    #[must_use]
+    pub fn in_cluster(self) -> bool {
+        matches!(self, Kind::Server | Kind::Frontend)
+    }
+}
+
 impl Spec {
     /// The links it is plugged into: `eth1` is link 1.
     #[must_use]
     pub fn links(&self) -> &'static [u8] {
         match self.kind {
             Kind::Server | Kind::Frontend => &LINKS,
-            Kind::Node => &LINKS[..1],
+            Kind::User | Kind::Node => &LINKS[..1],
         }
     }
 
@@ -124,14 +136,19 @@ const TWO: [Spec; 4] = [
     spec("node1", Kind::Node, 31),
 ];
 
-const FOUR: [Spec; 6] = [
-    spec("oar1", Kind::Server, 11),
-    spec("oar2", Kind::Server, 12),
-    spec("db1", Kind::Server, 13),
-    spec("db2", Kind::Server, 14),
-    spec("frontend", Kind::Frontend, 21),
-    spec("node1", Kind::Node, 31),
-];
+const fn four(frontend: Kind) -> [Spec; 6] {
+    [
+        spec("oar1", Kind::Server, 11),
+        spec("oar2", Kind::Server, 12),
+        spec("db1", Kind::Server, 13),
+        spec("db2", Kind::Server, 14),
+        spec("frontend", frontend, 21),
+        spec("node1", Kind::Node, 31),
+    ]
+}
+
+const FOUR: [Spec; 6] = four(Kind::Frontend);
+const FOUR_PLAIN: [Spec; 6] = four(Kind::User);
 
 impl Layout {
     /// The hosts, in the order in which they are powered on.
@@ -140,6 +157,7 @@ impl Layout {
         match self {
             Self::Two => &TWO,
             Self::Four => &FOUR,
+            Self::FourPlain => &FOUR_PLAIN,
         }
     }
 
@@ -148,7 +166,7 @@ impl Layout {
     pub fn groups(self) -> &'static [Group] {
         match self {
             Self::Two => &BOTH,
-            Self::Four => &APART,
+            Self::Four | Self::FourPlain => &APART,
         }
     }
 
@@ -157,8 +175,8 @@ impl Layout {
     pub fn group(self, part: Part) -> Group {
         match (self, part) {
             (Self::Two, _) => BOTH[0],
-            (Self::Four, Part::Database) => APART[0],
-            (Self::Four, Part::Oar) => APART[1],
+            (_, Part::Database) => APART[0],
+            (_, Part::Oar) => APART[1],
         }
     }
 
@@ -190,6 +208,7 @@ impl fmt::Display for Layout {
         f.write_str(match self {
             Self::Two => "two",
             Self::Four => "four",
+            Self::FourPlain => "four-plain",
         })
     }
 }
@@ -212,7 +231,7 @@ mod tests {
 
     #[test]
     fn every_server_belongs_to_one_group() {
-        for layout in [Layout::Two, Layout::Four] {
+        for layout in [Layout::Two, Layout::Four, Layout::FourPlain] {
             let servers = layout.hosts().iter().filter(|host| host.kind == Kind::Server).map(|host| host.name);
             let mut servers: Vec<&str> = servers.collect();
             let mut grouped: Vec<&str> = layout.groups().iter().flat_map(|group| group.hosts).copied().collect();

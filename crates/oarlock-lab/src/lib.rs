@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod deadline;
 pub mod demo;
 pub mod disk;
+pub mod flood;
 pub mod history;
 pub mod host;
 pub mod jobs;
@@ -38,6 +39,7 @@ pub mod state;
 pub mod stats;
 pub mod suite;
 pub mod vm;
+pub mod words;
 
 pub use deadline::Outcome;
 pub use host::{Host, Running};

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use oarlock_lab::client::{self, ClientArgs, RowsArgs};
+use oarlock_lab::flood::{self, FloodArgs, SinkArgs};
 use oarlock_lab::report::{self, CheckArgs, PlotArgs};
 use oarlock_lab::vm::{self, AgentArgs, EnterArgs};
 
@@ -30,6 +31,10 @@ enum Command {
     MachineAgent(AgentArgs),
     /// Run a command in a virtual machine.
     MachineEnter(EnterArgs),
+    /// Send as much as the network takes.
+    Flood(FloodArgs),
+    /// Swallow what a flood sends.
+    Sink(SinkArgs),
 }
 
 fn main() -> Result<ExitCode> {
@@ -40,6 +45,8 @@ fn main() -> Result<ExitCode> {
         Command::Plot(args) => report::plot_log(&args),
         Command::MachineAgent(args) => vm::serve(&args),
         Command::MachineEnter(args) => return vm::enter(&args),
+        Command::Flood(args) => flood::flood(&args),
+        Command::Sink(args) => flood::sink(&args),
     }
     .map(|()| ExitCode::SUCCESS)
 }

@@ -208,6 +208,31 @@ fn ruleset(layout: Layout, powered: &[&Spec], blocks: &BTreeSet<Block>) -> Strin
     text + "}\n"
 }
 
+/// Gives every cable of `host` a capacity in the direction to it, in Mbit/s, with a queue of 50 ms as a switch
+/// has; `None` takes it away again. There is none after a power-on.
+pub fn limit(wires: Process, host: &Spec, mbit: Option<u32>) -> Result<()> {
+    for link in host.links() {
+        let port = host.port(*link);
+        let rate = mbit.map(|mbit| format!("{mbit}mbit"));
+        let mut tc = match &rate {
+            Some(rate) => inside(
+                wires,
+                &[
+                    "tc", "qdisc", "replace", "dev", &port, "root", "tbf", "rate", rate, "burst", "128kb", "latency",
+                    "50ms",
+                ],
+            ),
+            None => inside(wires, &["tc", "qdisc", "del", "dev", &port, "root"]),
+        };
+        let done = output(&mut tc, None, DEADLINE)?;
+        // Nothing to take away is no error.
+        if mbit.is_some() {
+            done.ok().with_context(|| format!("cannot limit {port}"))?;
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn ip(wires: Process, commands: &str) -> Result<()> {
     let mut batch = inside(wires, &["ip", "-batch", "-"]);
     output(&mut batch, Some(commands), DEADLINE)?

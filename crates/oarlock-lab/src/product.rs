@@ -60,7 +60,7 @@ pub fn create(lab: &Lab) -> Result<ClusterStatus> {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let token = first.run(&arguments, SLOW)?;
         start_agent(first)?;
-        for host in others.iter().filter(|host| host.spec().kind != Kind::Node) {
+        for host in others.iter().filter(|host| host.spec().kind.in_cluster()) {
             host.run(&["oarlock", "join", &token, "--deadline-s", "30"], SLOW)?;
             start_agent(host)?;
         }
@@ -86,7 +86,7 @@ fn init_arguments(shape: Shape) -> Vec<String> {
             Kind::Server if !oar.hosts.contains(&host.name) => push("--database-node", wired(host)),
             Kind::Server => push("--node", wired(host)),
             Kind::Frontend => push("--witness", wired(host)),
-            Kind::Node => {}
+            Kind::User | Kind::Node => {}
         }
     }
     push("--address", format!("{}/{PREFIX_LENGTH}", oar.address));
@@ -148,7 +148,7 @@ pub fn status(lab: &Lab) -> Result<ClusterStatus> {
     let mut last = anyhow::anyhow!("no host of the cluster is powered on");
     let mut cut_off = None;
     let order = |host: &&Spec| u8::from(host.kind != Kind::Frontend);
-    let mut hosts: Vec<&Spec> = lab.state()?.shape.layout.hosts().iter().filter(|h| h.kind != Kind::Node).collect();
+    let mut hosts: Vec<&Spec> = lab.state()?.shape.layout.hosts().iter().filter(|h| h.kind.in_cluster()).collect();
     hosts.sort_by_key(order);
     for host in hosts {
         match lab.host(host.name).and_then(|host| status_on(&host)) {
@@ -223,5 +223,6 @@ mod tests {
             assert!(four.contains(part), "{part}: {four}");
         }
         assert!(!init(Layout::Two).contains("database"));
+        assert_eq!(init(Layout::FourPlain), four.replace("--witness frontend=10.77.1.21,10.77.2.21 ", ""));
     }
 }

@@ -129,7 +129,12 @@ impl Results {
 
     /// Writes a Markdown page beside the JSON file, with the same name.
     pub fn write_markdown(&self) -> Result<()> {
-        replace(&self.path.with_extension("md"), &self.markdown())
+        self.write_markdown_as(&self.path.with_extension("md"))
+    }
+
+    /// Writes the Markdown page under another name.
+    pub fn write_markdown_as(&self, page: &Path) -> Result<()> {
+        replace(page, &self.markdown())
     }
 
     /// The Markdown page: one line per case.

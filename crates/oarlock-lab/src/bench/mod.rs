@@ -2,6 +2,7 @@
 
 mod failover;
 mod footprint;
+mod replication;
 mod starvation;
 
 use anyhow::Result;
@@ -13,6 +14,8 @@ pub enum Command {
     Failover(failover::Args),
     /// Memory, processor and traffic of an idle cluster
     Footprint(footprint::Args),
+    /// What a transaction costs more because a standby must have it too
+    Replication(replication::Args),
     /// False takeovers while every core is kept busy by others
     Starvation(starvation::Args),
 }
@@ -22,6 +25,7 @@ pub fn main(command: &Command) -> Result<bool> {
     match command {
         Command::Failover(args) => failover::main(args),
         Command::Footprint(args) => footprint::main(args),
+        Command::Replication(args) => replication::main(args),
         Command::Starvation(args) => starvation::main(args),
     }
 }

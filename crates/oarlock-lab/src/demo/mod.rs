@@ -17,7 +17,7 @@ use crate::jobs;
 use crate::lab::Lab;
 use crate::plot::{Mark, View, draw};
 use crate::product::{self, ClusterStatus, GROUP};
-use crate::state::{Shape, Timing};
+use crate::state::{Engine, Shape, Timing};
 use timeline::Timeline;
 
 /// For commands that answer at once.
@@ -36,11 +36,11 @@ struct Event {
     until: Stamp,
 }
 
-/// Runs the demonstration; with `keep` the lab stays up.
-pub fn run(keep: bool) -> Result<()> {
+/// Runs the demonstration on `db`; with `keep` the lab stays up.
+pub fn run(db: Engine, keep: bool) -> Result<()> {
     let lab = Lab::open()?;
     product::build(&lab)?;
-    let shape = Shape { timing: Timing::Fast, ..Shape::default() };
+    let shape = Shape { db, timing: Timing::Fast, ..Shape::default() };
     say("bringing up server1, server2, frontend (witness, and where alice works) and node1 (runs the jobs)");
     lab.up(shape)?;
     say("making the cluster: oarlock init on server1, oarlock join on server2 and frontend");
@@ -82,7 +82,9 @@ fn show(lab: &Lab) -> Result<()> {
     let submitted = submit(&frontend)?;
     let run = format!("demo-{}", Stamp::now().wall_us);
     let log = work.join("client.jsonl");
-    let mut client = start(&frontend, &["oarlock-lab", "client", "--create-within-ms", "10000", "--run", &run], &log)?;
+    let engine = lab.state()?.shape.db.name();
+    let argv = ["oarlock-lab", "client", "--engine", engine, "--create-within-ms", "10000", "--run", &run];
+    let mut client = start(&frontend, &argv, &log)?;
     let events_log = work.join("events.jsonl");
     let events_command = ["oarlock", "events", "--follow", "--since-s", "0", "--json"];
     let _events = start(&frontend, &events_command, &events_log)?;
@@ -94,7 +96,7 @@ fn show(lab: &Lab) -> Result<()> {
     say("waiting for alice's jobs");
     submitted.iter().try_for_each(|job| jobs::until(&frontend, job, "Terminated", SLOW))?;
     ensure!(client.stop(QUICK)?.success(), "the client failed");
-    finish(&frontend, &run, &log, &events, &submitted, work.join("demo.svg"))
+    finish(lab, &run, &log, &events, &submitted, work.join("demo.svg"))
 }
 
 /// Starts `argv` on `host` with its output in `log`.
@@ -143,15 +145,10 @@ fn act(lab: &Lab, timeline: &mut Timeline) -> Result<Vec<Event>> {
 }
 
 /// Compares the client's log with the database and prints the table.
-fn finish(
-    frontend: &Host,
-    run: &str,
-    log: &Path,
-    events: &[Event],
-    submitted: &[String],
-    picture: PathBuf,
-) -> Result<()> {
-    let rows: Rows = serde_json::from_str(&frontend.run(&["oarlock-lab", "rows", "--run", run], SLOW)?)?;
+fn finish(lab: &Lab, run: &str, log: &Path, events: &[Event], submitted: &[String], picture: PathBuf) -> Result<()> {
+    let (frontend, engine) = (lab.host("frontend")?, lab.state()?.shape.db.name());
+    let rows: Rows =
+        serde_json::from_str(&frontend.run(&["oarlock-lab", "rows", "--engine", engine, "--run", run], SLOW)?)?;
     let history = History::read(log)?;
     let verdict = check(&history, &rows);
     let marks: Vec<Mark> = events.iter().map(|e| Mark { at: e.at, label: e.label.clone() }).collect();

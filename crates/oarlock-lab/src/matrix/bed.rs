@@ -45,10 +45,10 @@ impl Bed {
         hosts.filter(|h| h.kind == Kind::Server).map(|h| h.name).collect()
     }
 
-    /// Names of the nodes of the cluster: the servers and the witness.
+    /// Names of the nodes of the cluster: the servers and the witness, where there is one.
     pub fn voters(&self) -> Vec<&'static str> {
         let hosts = self.shape.layout.hosts().iter();
-        hosts.filter(|h| h.kind != Kind::Node).map(|h| h.name).collect()
+        hosts.filter(|h| h.kind.in_cluster()).map(|h| h.name).collect()
     }
 
     /// The group that has a part.
@@ -63,13 +63,18 @@ impl Bed {
 
     /// The other server of the group that `server` belongs to.
     pub fn peer(&self, server: &str) -> Result<&'static str> {
-        let group = self.shape.layout.groups().iter().find(|group| group.hosts.contains(&server));
-        let group = group.with_context(|| format!("{server} belongs to no group"))?;
+        let group = self.group_of(server)?;
         let others: Vec<_> = group.hosts.iter().copied().filter(|host| *host != server).collect();
         match others[..] {
             [peer] => Ok(peer),
             _ => bail!("{server} has no single peer among {others:?}"),
         }
+    }
+
+    /// The group that a server belongs to.
+    pub fn group_of(&self, server: &str) -> Result<Group> {
+        let group = self.shape.layout.groups().iter().find(|group| group.hosts.contains(&server));
+        group.copied().with_context(|| format!("{server} belongs to no group"))
     }
 
     /// The lease of the cluster's timing preset, milliseconds.
@@ -96,9 +101,17 @@ impl Bed {
         self.host(host)?.run(&["sh", "-c", script], deadline)
     }
 
-    /// Runs a command of the product in a host; an error unless it succeeds.
+    /// Runs a command of the product in a host; an error unless it succeeds. What is asked where there is no
+    /// agent, some server with a quorum answers.
     pub fn request(&self, host: &str, args: &[&str]) -> Result<String> {
-        product::oarlock(&self.host(host)?, args, COMMAND)
+        let host = if self.voters().contains(&host) { self.host(host)? } else { self.with_quorum()? };
+        product::oarlock(&host, args, COMMAND)
+    }
+
+    fn with_quorum(&self) -> Result<Host> {
+        let hosts = self.voters().into_iter().filter_map(|name| self.host(name).ok());
+        let mut able = hosts.filter(|host| product::status_on(host).is_ok_and(|status| status.quorum));
+        able.next().context("no node has a quorum")
     }
 
     /// The cluster as a node with quorum sees it, else as any node that answers.

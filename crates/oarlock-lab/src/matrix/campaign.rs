@@ -2,10 +2,10 @@
 
 use super::bed::Bed;
 use super::case::{Demands, run};
-use super::{Row, rows};
+use super::{Row, report, rows};
 use crate::machine;
+use crate::paths::Paths;
 use crate::results::{CaseKey, Results, Run};
-use crate::state::Engine;
 use anyhow::{Result, bail};
 use std::path::PathBuf;
 
@@ -23,6 +23,9 @@ pub struct MatrixArgs {
     /// List the cases and run none
     #[arg(long)]
     list: bool,
+    /// Run none; write the page of all engines and layouts from the runs there are
+    #[arg(long)]
+    report: bool,
     /// Directory of the results
     #[arg(long, default_value = "docs/results")]
     results: PathBuf,
@@ -37,19 +40,23 @@ pub fn main(args: &MatrixArgs) -> Result<bool> {
         }
         return Ok(true);
     }
+    if args.report {
+        let dir = Paths::find()?.workspace.join(&args.results);
+        print!("{}", report::write(&dir)?);
+        return Ok(true);
+    }
     let bed = Bed::open()?;
-    chosen.retain(|row| row.only.is_none_or(|layout| layout == bed.shape.layout));
+    chosen.retain(|row| row.layouts.contains(&bed.shape.layout) && (!row.disks || bed.shape.disks));
     if chosen.is_empty() {
-        bail!("no such case with {} servers\nhint: cargo xtask lab up --layout two|four", bed.shape.layout);
+        bail!("no such case here\nhint: cargo xtask lab up --layout two|four|four-plain; row 21 also needs --disks");
     }
     let paths = bed.lab.paths();
     let build = machine::build(paths)?;
-    // PostgreSQL's file has had its name from the beginning.
-    let (file, title) = match bed.shape.db {
-        Engine::Postgresql => ("fault-matrix.json", TITLE.to_owned()),
-        Engine::Mariadb => ("fault-matrix-mariadb.json", format!("{TITLE}, MariaDB")),
-    };
-    let mut results = Results::open(&paths.workspace.join(&args.results).join(file), &title)?;
+    let engine = bed.shape.db;
+    let title = format!("{TITLE}, {}", engine.title());
+    let dir = paths.workspace.join(&args.results);
+    let mut results = Results::open(&dir.join(report::file(engine)), &title)?;
+    let page = dir.join(format!("fault-matrix-{}.md", engine.name()));
     results.set_machine(machine::facts(&paths.run)?);
     let mut all_passed = true;
     for row in &chosen {
@@ -59,9 +66,10 @@ pub fn main(args: &MatrixArgs) -> Result<bool> {
             println!("{}", line(row, &run));
             all_passed &= run.passed;
             results.append(&key, run)?;
-            results.write_markdown()?;
+            results.write_markdown_as(&page)?;
         }
     }
+    report::write(&dir)?;
     Ok(all_passed)
 }
 

@@ -3,6 +3,7 @@
 use super::Row;
 use super::bed::Bed;
 use super::trial::{Traces, Trial};
+use super::users::Users;
 use super::verdict::{NOISE_MS, Ownership, outages, wrong};
 use crate::history::{Gap, IdleEvent, Stamp};
 use crate::plot::{View, draw};
@@ -40,10 +41,17 @@ pub fn run(bed: &Bed, row: &Row, build: &str, demands: Demands) -> Result<(Run, 
     let begun = || format!("row {} cannot begin", row.id);
     let cluster = bed.restore(RESTORE).with_context(begun)?;
     let mut trial = Trial::begin(bed, &cluster, (row.about, row.users_at), &id, &dir).with_context(begun)?;
-    if demands == Demands::All {
+    let users = if demands == Demands::All {
         trial.watch_servers().with_context(begun)?;
-    }
+        Some(Users::begin(&bed.lab, row.users_at, !row.own_jobs))
+    } else {
+        None
+    };
     let whole_at = drive(row, &mut trial, demands);
+    if let Some(told) = users.map(Users::end).transpose()? {
+        trial.failures.extend(told.wrong());
+        trial.notes.push(told.to_string());
+    }
     let mut run = Run {
         at_s: at.wall_us / 1_000_000,
         build: build.to_owned(),

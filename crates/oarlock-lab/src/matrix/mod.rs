@@ -10,17 +10,21 @@ pub mod bed;
 mod campaign;
 pub mod case;
 mod pids;
+mod report;
 mod rows_config;
 mod rows_database;
+mod rows_disk;
 mod rows_four;
 mod rows_network;
 pub mod rows_oar;
 mod rows_power;
 mod rows_process;
 mod rows_state;
+mod rows_users;
 mod settings;
 mod tail;
 pub mod trial;
+pub mod users;
 pub mod verdict;
 pub mod writers;
 
@@ -30,6 +34,12 @@ use crate::layout::{Layout, Part};
 use anyhow::Result;
 use trial::Trial;
 use verdict::{Outage, Ownership};
+
+const ALL: &[Layout] = &[Layout::Two, Layout::Four, Layout::FourPlain];
+/// OAR and its database on servers of their own.
+const APART: &[Layout] = &[Layout::Four, Layout::FourPlain];
+/// With a witness.
+const WITNESS: &[Layout] = &[Layout::Two, Layout::Four];
 
 /// One case of the matrix.
 #[derive(Debug, Clone, Copy)]
@@ -48,8 +58,12 @@ pub struct Row {
     pub ownership: Ownership,
     /// Which group it is about: whose owner and standby are meant, and what is moved at the end.
     pub about: Part,
-    /// The only layout it makes sense in, if there is one.
-    pub only: Option<Layout>,
+    /// The layouts it makes sense in.
+    pub layouts: &'static [Layout],
+    /// Whether it is about a disk, for which hosts must have their own.
+    pub disks: bool,
+    /// Whether it submits jobs itself, for which there is one place only.
+    pub own_jobs: bool,
     /// Nobody is left who knows the users' connections: they break when they are used.
     pub forgets: bool,
     /// The fault. It returns when it has been done and undone; healing is awaited afterwards.
@@ -60,8 +74,21 @@ impl Row {
     /// A case of which nothing is demanded but what all must show; the rest is set from here.
     pub const fn new(id: &'static str, title: &'static str, fault: fn(&mut Trial<'_>) -> Result<()>) -> Row {
         let (outage, ownership) = (Outage::Any, Ownership::Any);
-        let (about, only, users_at) = (Part::Database, None, bed::FRONTEND);
-        Row { id, title, heal_s: 60, users_at, outage, ownership, about, only, forgets: false, fault }
+        let (about, layouts, users_at) = (Part::Database, ALL, bed::FRONTEND);
+        Row {
+            id,
+            title,
+            heal_s: 60,
+            users_at,
+            outage,
+            ownership,
+            about,
+            layouts,
+            forgets: false,
+            disks: false,
+            own_jobs: false,
+            fault,
+        }
     }
 
     /// With another time for healing, seconds.
@@ -84,14 +111,24 @@ impl Row {
         Row { about: Part::Oar, ..self }
     }
 
-    /// For four servers only.
-    const fn only_four(self) -> Row {
-        Row { only: Some(Layout::Four), ..self }
+    /// For these layouts only.
+    const fn only(self, layouts: &'static [Layout]) -> Row {
+        Row { layouts, ..self }
+    }
+
+    /// For hosts with disks of their own.
+    const fn needs_disks(self) -> Row {
+        Row { disks: true, ..self }
+    }
+
+    /// With jobs of its own, which others must not wait before.
+    const fn own_jobs(self) -> Row {
+        Row { own_jobs: true, ..self }
     }
 
     /// About OAR's group where that is another than the database's, whose users must not notice.
     const fn oar_apart(self) -> Row {
-        self.about_oar().only_four().with(Outage::Unnoticed)
+        self.about_oar().only(APART).with(Outage::Unnoticed)
     }
 
     /// With every node off that could tell the users of their broken connections.
@@ -129,6 +166,8 @@ pub fn rows() -> Vec<Row> {
         rows_oar::ROWS,
         rows_network::ROWS,
         rows_four::ROWS,
+        rows_disk::ROWS,
+        rows_users::ROWS,
         rows_process::ROWS,
         rows_config::ROWS,
         rows_state::ROWS,

@@ -5,11 +5,10 @@ use super::bed::FRONTEND;
 use super::trial::Trial;
 use super::verdict::Outage;
 use crate::jobs;
-use crate::layout::Part;
+use crate::layout::{Layout, Part};
 use anyhow::{Context, Result, bail};
 use std::time::Duration;
 
-const COMMAND: Duration = Duration::from_secs(30);
 const TAKEOVER: Duration = Duration::from_secs(30);
 const COLD_START: Duration = Duration::from_secs(60);
 /// Voters shrink one after the other, each a good while after its death.
@@ -19,14 +18,21 @@ const ENDED: Duration = Duration::from_secs(90);
 /// The cases of this file.
 pub const ROWS: &[Row] = &[
     Row::new("1 database", "a move of the database leaves OAR's server alone", move_database)
-        .only_four()
+        .only(super::APART)
         .with(Outage::AtMost(300.0))
         .moves(),
-    Row::new("13", "power off both owners at once, power on", both_owners_off).only_four().heals_in(120).moves(),
+    Row::new("13", "power off both owners at once, power on", both_owners_off)
+        .only(&[Layout::Four])
+        .heals_in(120)
+        .moves(),
     Row::new("14", "both owners off, then the other database server, which returns alone", database_off)
-        .only_four()
+        .only(&[Layout::Four])
         .heals_in(150)
         .forgets()
+        .moves(),
+    Row::new("14 plain", "four servers, no witness: one after the other off, down to two", one_after_the_other)
+        .only(&[Layout::FourPlain])
+        .heals_in(150)
         .moves(),
 ];
 
@@ -78,8 +84,23 @@ fn database_off(trial: &mut Trial<'_>) -> Result<()> {
     trial.power_on(&[&oar])
 }
 
+/// Four votes need three; once one server is proven dead and the voters are three, another may go.
+fn one_after_the_other(trial: &mut Trial<'_>) -> Result<()> {
+    let (database, oar) = (trial.owner.clone(), trial.bed.owner(Part::Oar)?);
+    trial.power_off(&[&database])?;
+    trial.until_served(TAKEOVER)?;
+    trial.until_moved(TAKEOVER)?;
+    trial.bed.until("three voters", SHRUNK, || three_voters(trial))?;
+    trial.power_off(&[&oar])?;
+    trial.until_served(TAKEOVER)?;
+    trial.bed.until_owner(Part::Oar, "a takeover of OAR", TAKEOVER, |owner| owner != oar)?;
+    run_job(trial)?;
+    trial.power_on(&[&database, &oar])
+}
+
 fn three_voters(trial: &Trial<'_>) -> Result<()> {
-    let said = trial.bed.shell(FRONTEND, "oarlock events | grep 'voters are' | tail -n 1", COMMAND)?;
+    let events = trial.bed.request(FRONTEND, &["events"])?;
+    let said = events.lines().rfind(|line| line.contains("voters are")).unwrap_or_default();
     let count = said.split_once("voters are").map_or(0, |(_, list)| list.split(',').count());
     if count == 3 { Ok(()) } else { bail!("the last event about voters: {said:?}") }
 }

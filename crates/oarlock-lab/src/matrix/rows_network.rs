@@ -5,6 +5,7 @@ use super::bed::{FRONTEND, NODE};
 use super::trial::Trial;
 use super::verdict::Outage;
 use crate::net::{Cut, Direction};
+use crate::state::Timing;
 use anyhow::Result;
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use std::time::Duration;
 const TAKEOVER: Duration = Duration::from_secs(30);
 /// How long cables stay cut, as long as with the rivals measured on the same bench.
 const CUT: Duration = Duration::from_secs(30);
+/// Each frame passes two cables, so that more of what a node sends to another is lost than this.
+const LOSS_PERCENT: u8 = 10;
 
 const fn row(id: &'static str, title: &'static str, fault: fn(&mut Trial<'_>) -> Result<()>) -> Row {
     Row::new(id, title, fault).heals_in(90)
@@ -40,16 +43,36 @@ pub const ROWS: &[Row] = &[
         .with(Outage::LeasePlus(300.0))
         .stays(),
     row("8b witness carrier", "all links of the witness, carrier lost", |t| isolate(t, Who::Witness, false))
+        .only(super::WITNESS)
         .with(Outage::Unnoticed)
         .users_at(NODE)
         .stays(),
     row("8b witness frames", "all links of the witness, carrier kept", |t| isolate(t, Who::Witness, true))
+        .only(super::WITNESS)
         .with(Outage::Unnoticed)
         .users_at(NODE)
         .stays(),
+    row("24 loss", "a fifth of what nodes send each other is lost for 30 s", lose_frames),
     row("23 deaf owner", "the owner is heard and hears nobody", |t| one_way(t, Direction::In)).moves(),
     row("23 mute owner", "the owner hears everybody and is heard by nobody", |t| one_way(t, Direction::Out)).moves(),
 ];
+
+/// Frames of all nodes, at random, both ways. With `balanced` nothing may move.
+fn lose_frames(trial: &mut Trial<'_>) -> Result<()> {
+    let cut = Cut { keep_carrier: true, loss_percent: Some(LOSS_PERCENT), ..Cut::default() };
+    trial.mark(format!("{LOSS_PERCENT} % of the frames lost"));
+    for host in trial.bed.voters() {
+        trial.bed.lab.cut(host, &cut)?;
+    }
+    sleep(CUT);
+    trial.mark("no more frames lost");
+    for host in trial.bed.voters() {
+        trial.bed.lab.heal(host, &Cut::default())?;
+    }
+    let moved = trial.bed.until_owner(trial.about, "an owner", TAKEOVER, |_| true)? != trial.owner;
+    trial.demand(!moved || trial.bed.shape.timing == Timing::Fast, || "a false takeover".to_owned());
+    trial.until_served(TAKEOVER)
+}
 
 #[derive(Clone, Copy)]
 enum Who {

@@ -30,24 +30,41 @@ pub const ROWS: &[Row] = &[
         .heals_in(90)
         .moves(),
     Row::new("10 after standby", "a job that ends after a switchover", |t| job(t, How::Standby, End::After))
+        .own_jobs()
         .with(Outage::AtMost(300.0))
         .moves(),
     Row::new("10 after poweroff", "a job that ends after the takeover", |t| job(t, How::PowerOff, End::After))
+        .own_jobs()
         .heals_in(90)
         .moves(),
     Row::new("10 during poweroff", "a job that ends during the takeover", |t| job(t, How::PowerOff, End::During))
+        .own_jobs()
         .heals_in(90)
         .moves(),
     Row::new("10 before poweroff", "a job that ends just before the power-off", |t| job(t, How::PowerOff, End::Before))
+        .own_jobs()
         .heals_in(90)
+        .moves(),
+    Row::new("10 during standby", "a job that ends during a switchover", |t| job(t, How::Standby, End::During))
+        .own_jobs()
+        .with(Outage::AtMost(300.0))
+        .moves(),
+    Row::new("10 before standby", "a job that ends just before a switchover", |t| job(t, How::Standby, End::Before))
+        .own_jobs()
+        .with(Outage::AtMost(300.0))
         .moves(),
     Row::new("10 interactive standby", "an interactive job during a switchover", |t| interactive(t, How::Standby))
+        .own_jobs()
         .moves(),
     Row::new("10 interactive poweroff", "an interactive job during a power-off", |t| interactive(t, How::PowerOff))
+        .own_jobs()
         .heals_in(90)
         .moves(),
-    Row::new("12 standby", "a job queued behind another during a switchover", |t| queued(t, How::Standby)).moves(),
+    Row::new("12 standby", "a job queued behind another during a switchover", |t| queued(t, How::Standby))
+        .own_jobs()
+        .moves(),
     Row::new("12 poweroff", "a job queued behind another during a power-off", |t| queued(t, How::PowerOff))
+        .own_jobs()
         .heals_in(90)
         .moves(),
     Row::new("9 oar poweroff", "OAR's commands, its own server powered off", |t| commands(t, How::PowerOff))
@@ -57,14 +74,16 @@ pub const ROWS: &[Row] = &[
     Row::new("10 oar poweroff", "a job that ends after OAR's own server is taken over", |t| {
         job(t, How::PowerOff, End::After)
     })
+    .own_jobs()
     .oar_apart()
     .heals_in(90)
     .moves(),
     Row::new("12 oar poweroff", "a queued job, OAR's own server powered off", |t| queued(t, How::PowerOff))
+        .own_jobs()
         .oar_apart()
         .heals_in(90)
         .moves(),
-    Row::new("18", "kill -9 the database while OAR writes", submit_through_crash),
+    Row::new("18", "kill -9 the database while OAR writes", submit_through_crash).own_jobs(),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]

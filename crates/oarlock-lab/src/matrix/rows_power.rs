@@ -55,6 +55,7 @@ pub const ROWS: &[Row] = &[
         .heals_in(120)
         .forgets(),
     Row::new("15 with witness", "all servers and the witness off at once, on at once", everything_off)
+        .only(super::WITNESS)
         .heals_in(120)
         .forgets()
         .users_at(NODE),

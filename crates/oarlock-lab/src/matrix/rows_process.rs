@@ -22,20 +22,21 @@ pub const ROWS: &[Row] = &[
     Row::new("19 agent", "SIGSTOP the agent on the owner for 30 s", freeze_agent).heals_in(90).moves(),
     unnoticed("20 agent owner", "kill -9 the agent on the owner", |t| kill(t, Who::Owner, Process::Agent)),
     unnoticed("20 agent standby", "kill -9 the agent on the standby", |t| kill(t, Who::Standby, Process::Agent)),
-    unnoticed("20 agent witness", "kill -9 the agent on the witness", |t| kill(t, Who::Witness, Process::Agent)),
+    unnoticed("20 agent witness", "kill -9 the agent on the witness", |t| kill(t, Who::Witness, Process::Agent))
+        .only(super::WITNESS),
     unnoticed("20 sentinel owner", "kill -9 the sentinel on the owner", |t| kill(t, Who::Owner, Process::Sentinel)),
     unnoticed("20 sentinel standby", "kill -9 the sentinel on the standby", |t| {
         kill(t, Who::Standby, Process::Sentinel)
     }),
     unnoticed("20 sentinel witness", "kill -9 the sentinel on the witness", |t| {
         kill(t, Who::Witness, Process::Sentinel)
-    }),
-    unnoticed("20 restart owner", "restart the service unit on the owner", |t| restart(t, &[Who::Owner])),
-    unnoticed("20 restart standby", "restart the service unit on the standby", |t| restart(t, &[Who::Standby])),
-    unnoticed("20 restart witness", "restart the service unit on the witness", |t| restart(t, &[Who::Witness])),
-    unnoticed("25", "rolling restart of every agent in turn", |t| {
-        restart(t, &[Who::Standby, Who::Witness, Who::Owner])
-    }),
+    })
+    .only(super::WITNESS),
+    unnoticed("20 restart owner", "restart the service unit on the owner", |t| restart_one(t, Who::Owner)),
+    unnoticed("20 restart standby", "restart the service unit on the standby", |t| restart_one(t, Who::Standby)),
+    unnoticed("20 restart witness", "restart the service unit on the witness", |t| restart_one(t, Who::Witness))
+        .only(super::WITNESS),
+    unnoticed("25", "rolling restart of every agent in turn", restart_all),
 ];
 
 #[derive(Clone, Copy)]
@@ -87,16 +88,25 @@ fn kill(trial: &mut Trial<'_>, who: Who, process: Process) -> Result<()> {
     await_new(trial, &host, pid)
 }
 
-fn restart(trial: &mut Trial<'_>, order: &[Who]) -> Result<()> {
-    for who in order {
-        let host = name(trial, *who);
-        let (agent, _) = trial.bed.agent_and_sentinel(&host)?;
-        trial.mark(format!("restart on {host}"));
-        trial.bed.shell(&host, "lab-agent stop && lab-agent start", COMMAND)?;
-        await_new(trial, &host, agent)?;
-        trial.bed.until_whole(TAKEOVER)?;
-    }
-    Ok(())
+fn restart_one(trial: &mut Trial<'_>, who: Who) -> Result<()> {
+    let host = name(trial, who);
+    restart(trial, &host)
+}
+
+/// The owner last.
+fn restart_all(trial: &mut Trial<'_>) -> Result<()> {
+    let owner = trial.owner.clone();
+    let mut hosts = trial.bed.voters();
+    hosts.retain(|host| *host != owner);
+    hosts.into_iter().chain([owner.as_str()]).try_for_each(|host| restart(trial, host))
+}
+
+fn restart(trial: &mut Trial<'_>, host: &str) -> Result<()> {
+    let (agent, _) = trial.bed.agent_and_sentinel(host)?;
+    trial.mark(format!("restart on {host}"));
+    trial.bed.shell(host, "lab-agent stop && lab-agent start", COMMAND)?;
+    await_new(trial, host, agent)?;
+    trial.bed.until_whole(TAKEOVER).map(drop)
 }
 
 /// Waits until agent and sentinel run and neither of them is the process `old`.

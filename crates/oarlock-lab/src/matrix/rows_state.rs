@@ -24,9 +24,11 @@ pub const ROWS: &[Row] = &[
     .with(Outage::LeasePlus(300.0))
     .stays(),
     Row::new("26 truncated witness", "the witness finds its state cut short", |t| spoil(t, Who::Witness, TRUNCATE))
+        .only(super::WITNESS)
         .with(Outage::Unnoticed)
         .stays(),
     Row::new("26 lost witness", "the witness finds no state", |t| spoil(t, Who::Witness, LOSE))
+        .only(super::WITNESS)
         .with(Outage::Unnoticed)
         .stays(),
     Row::new("26 disk full", "no room for the state of the standby's agent", fill)

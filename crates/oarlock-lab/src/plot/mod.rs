@@ -4,6 +4,8 @@
 //! plain: dark on white, everything labelled in text, no script and no font of its own.
 
 mod axis;
+pub mod bars;
+pub mod grid;
 mod panel;
 mod svg;
 

@@ -6,7 +6,7 @@
 mod nemesis;
 
 use crate::history::{Stamp, age_on_standbys, outage_around, stale};
-use crate::layout::{Layout, Part};
+use crate::layout::Part;
 use crate::machine;
 use crate::matrix::bed::{Bed, NODE};
 use crate::matrix::trial::{Traces, Trial};
@@ -14,7 +14,7 @@ use crate::matrix::verdict::wrong;
 use crate::matrix::writers::Writer;
 use crate::results::{CaseKey, Results, Run};
 use crate::state::Engine;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use fastrand::Rng;
 use nemesis::Fault;
 use std::path::PathBuf;
@@ -50,9 +50,6 @@ pub struct Args {
 /// Runs rounds until the time is over. True if all passed.
 pub fn main(args: &Args) -> Result<bool> {
     let bed = Bed::open()?;
-    if bed.shape.layout != Layout::Two {
-        bail!("the soak knows two servers only, not {}", bed.shape.layout);
-    }
     let paths = bed.lab.paths();
     let timing = bed.shape.timing;
     let (name, title) = match bed.shape.db {
@@ -108,6 +105,7 @@ fn round(bed: &Bed, seed: u64) -> Result<Run> {
     let mut trial = Trial::begin_with(bed, &cluster, Part::Database, users, &id, &dir)?;
     trial.watch_servers()?;
     let faults = nemesis::draw(&mut Rng::with_seed(seed), &bed.servers(), bed.shape.disks);
+    let faults: Vec<Fault> = faults.into_iter().map(|fault| placed(bed, fault)).collect();
     let begun = Stamp::now();
     play(&mut trial, &faults);
     let whole = bed.restore(WHOLE).and_then(|_| trial.until_served(SERVED));
@@ -129,6 +127,16 @@ fn round(bed: &Bed, seed: u64) -> Result<Run> {
     run.passed = run.failures.is_empty();
     run.took_s = Stamp::now().ms_since(at) / 1_000.0;
     Ok(run)
+}
+
+/// What happens to a database happens where one is.
+fn placed(bed: &Bed, fault: Fault) -> Fault {
+    let copies = bed.database_servers();
+    if !nemesis::of_database(&fault.what) || copies.contains(&fault.host) {
+        return fault;
+    }
+    let place = bed.servers().iter().position(|server| *server == fault.host).unwrap_or_default();
+    Fault { host: copies[place % copies.len()], ..fault }
 }
 
 /// Begins and ends the faults, each at its time.

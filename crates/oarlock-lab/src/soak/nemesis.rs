@@ -4,7 +4,6 @@ use crate::disk::{Disk, Trouble};
 use crate::matrix::bed::{Bed, FRONTEND};
 use crate::matrix::trial::Trial;
 use crate::net::{Cut, Direction};
-use crate::product::GROUP;
 use anyhow::{Context, Result};
 use fastrand::Rng;
 use std::fmt;
@@ -105,10 +104,12 @@ pub fn draw(rng: &mut Rng, servers: &[&'static str], disks: bool) -> Vec<Fault> 
 }
 
 fn servers_only(what: &What) -> bool {
-    matches!(
-        what,
-        What::FreezeDatabase | What::KillDatabase | What::Move | What::Standby | What::Disk(Disk::Database, _)
-    )
+    of_database(what) || matches!(what, What::Move | What::Standby)
+}
+
+/// Whether it happens to a copy of the database.
+pub fn of_database(what: &What) -> bool {
+    matches!(what, What::FreezeDatabase | What::KillDatabase | What::Disk(Disk::Database, _))
 }
 
 fn draw_kind(rng: &mut Rng, servers: &[&'static str], disks: bool) -> What {
@@ -166,7 +167,7 @@ impl Fault {
             What::KillDatabase => bed.host(host)?.signal(bed.postmaster(host)?, "KILL"),
             What::KillAll => kill_all(bed, host),
             What::Restart => bed.shell(host, "lab-agent stop && lab-agent start", COMMAND).map(drop),
-            What::Move => bed.request(FRONTEND, &["move", GROUP, host]).map(drop),
+            What::Move => bed.request(FRONTEND, &["move", bed.group_of(host)?.name, host]).map(drop),
             What::Standby => bed.request(FRONTEND, &["standby", host]).map(drop),
         }
     }

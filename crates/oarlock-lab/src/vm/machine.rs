@@ -106,6 +106,7 @@ fn arguments(hardware: &Hardware<'_>, spec: &Spec) -> Vec<String> {
     let kind = match spec.kind {
         Kind::Server => "server",
         Kind::Frontend => "frontend",
+        Kind::User => "user",
         Kind::Node => "node",
     };
     let (name, octet, memory_mib) = (spec.name, spec.octet, hardware.shape.memory_mib);

@@ -7,6 +7,7 @@ use crate::directed::{Directed, server_on};
 use crate::run::{Verdict, settle};
 use crate::world::World;
 use oarlock_core::ids::{GroupId, NodeId, ResourceId};
+use oarlock_words::{Event, Expected};
 use std::collections::BTreeSet;
 
 /// How long a lone machine may take to serve; one that must not serve is watched for as long, in ms.
@@ -17,31 +18,6 @@ const BOTH_MS: u64 = 20_000;
 const WRITES: usize = 5;
 /// Longest time between two power events of a hasty word, or with all off, in microseconds.
 const PAUSE_US: u64 = 2_000_000;
-
-/// What must be, derived from power alone: who serves acknowledges at once, alone or with the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Expected {
-    on: [bool; 2],
-    /// Which copies hold everything that was acknowledged.
-    complete: [bool; 2],
-    serves: Option<usize>,
-}
-
-impl Expected {
-    fn power(&mut self, machine: usize, on: bool) {
-        self.on[machine] = on;
-        self.serves = self.serves.filter(|known| self.on[*known]);
-    }
-
-    /// Time passes, until nothing more comes of the power as it is.
-    fn comes(&mut self) {
-        let able = |machine: &usize| self.on[*machine] && self.complete[*machine];
-        self.serves = self.serves.or_else(|| (0..2).find(able));
-        if self.serves.is_some() {
-            self.complete = self.on;
-        }
-    }
-}
 
 /// A word being played.
 struct Player {
@@ -65,7 +41,7 @@ pub(super) fn play(course: &Course) -> Told {
     };
     let mut step = 0;
     let went = player.begin().and_then(|()| {
-        for letter in &course.word.0 {
+        for letter in course.word.letters() {
             step += 1;
             player.step(step, *letter)?;
         }
@@ -93,7 +69,7 @@ impl Player {
             witness: witness.filter(|_| course.witness),
             group,
             database: known.data_resource(group)?,
-            expected: Expected { on: [true; 2], complete: [true; 2], serves: Some(0) },
+            expected: Expected::begin(),
             told: Told::default(),
         })
     }
@@ -118,17 +94,11 @@ impl Player {
 
     fn step(&mut self, number: usize, letter: Letter) -> Step {
         self.world().say(usize::MAX, || format!("STEP {number}: {}", letter.name()));
-        let Some((main, both)) = letter.asks() else { return self.all_off() };
-        let other = 1 - main;
         let serves = if self.pace == Pace::Hasty { self.serving() } else { self.expected.serves };
-        if self.expected.on[other] && (!both || serves == Some(other)) {
-            self.power(other, false)?;
+        for event in self.expected.events(letter, serves) {
+            self.event(event)?;
         }
-        self.power(main, true)?;
-        if both {
-            self.power(other, true)?;
-        }
-        self.comes()?;
+        let Some((main, _)) = letter.asks() else { return Ok(()) };
         let serves = if self.pace == Pace::Hasty { self.serving() } else { self.expected.serves };
         if serves == Some(main) {
             self.told.accepted += 1;
@@ -138,38 +108,31 @@ impl Player {
         Ok(())
     }
 
-    fn all_off(&mut self) -> Step {
-        for machine in 0..2 {
-            let host = self.machines[machine];
-            self.world().power_off(host);
-            self.expected.power(machine, false);
+    /// A machine gets or loses its power, or both lose it, and what must come of that comes.
+    fn event(&mut self, event: Event) -> Step {
+        let machines: &[usize] = match &event {
+            Event::Off(machine) | Event::On(machine) => std::slice::from_ref(machine),
+            Event::BothOff => &[0, 1],
+        };
+        let witness = self.witness;
+        if let (Event::On(_), Some(witness)) = (event, witness) {
+            self.world().power_on(witness);
         }
-        if let Some(witness) = self.witness {
+        for machine in machines {
+            let host = self.machines[*machine];
+            match event {
+                Event::On(_) => self.world().power_on(host),
+                Event::Off(_) | Event::BothOff => self.world().power_off(host),
+            }
+        }
+        if let (Event::BothOff, Some(witness)) = (event, witness) {
             self.world().power_off(witness);
         }
-        self.comes()
-    }
-
-    /// A machine gets or loses its power, and what must come of that comes.
-    fn power(&mut self, machine: usize, on: bool) -> Step {
-        if self.expected.on[machine] == on {
-            return Ok(());
-        }
-        let host = self.machines[machine];
-        if on {
-            if let Some(witness) = self.witness {
-                self.world().power_on(witness);
-            }
-            self.world().power_on(host);
-        } else {
-            self.world().power_off(host);
-        }
-        self.expected.power(machine, on);
+        self.expected.after(event);
         self.comes()
     }
 
     fn comes(&mut self) -> Step {
-        self.expected.comes();
         if self.pace == Pace::Hasty || self.expected.on == [false; 2] {
             let pause = self.world().rng.within(0, PAUSE_US);
             let until = self.world().now + pause;
