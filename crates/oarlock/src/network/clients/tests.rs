@@ -138,7 +138,8 @@ fn connections_are_refused_at(service: SocketAddr) {
     }
     times.sort_unstable();
     println!("refused after {times:?}");
-    assert!(times[2] < Duration::from_millis(50), "median of {times:?}");
+    // Before the client would try again by itself, after a second.
+    assert!(times[2] < Duration::from_millis(800), "median of {times:?}");
     assert_eq!(refuser.join().unwrap(), 5);
     assert_eq!(try_once(500).0, Some(ErrorKind::TimedOut), "without the refuser the attempt is lost");
 }
@@ -161,7 +162,8 @@ fn hung_connections_are_reset_at(service: SocketAddr) {
     let (error, noticed) = hung.client.join().unwrap();
     println!("reset after {:?}", noticed - start);
     assert_eq!(error, ErrorKind::ConnectionReset);
-    assert!(noticed - start < Duration::from_millis(100), "reset after {:?}", noticed - start);
+    // It would hang for minutes.
+    assert!(noticed - start < Duration::from_secs(1), "reset after {:?}", noticed - start);
     assert_eq!(sent.join().unwrap(), TICKLE_AT_MS.len() as u64);
 }
 
