@@ -29,6 +29,8 @@ const CASES: &[&str] = &[
 const CASES_ON_MARIADB: &[&str] = &["2 never", "5 kill", "19 database"];
 /// Those that only four servers have.
 const CASES_ON_FOUR: &[&str] = &["1 database", "13"];
+/// State words that run here; thirty per engine with `cargo xtask lab words`.
+const WORDS: &[&str] = &["MX,SM", "MS,MX,XX,XM", "SM,XX,MS"];
 /// First seed of the soak.
 const SOAK_SEED: &str = "1";
 /// Where the verdicts of these cases go; docs/results holds those of whole campaigns.
@@ -85,6 +87,9 @@ fn lab(tally: &mut Tally) -> Result<()> {
         let matrix = ["xtask", "lab", "matrix", "--only", case, "--results", RESULTS];
         step(tally, &format!("fault matrix, {case}"), &matrix, &[])?;
     }
+    let mut words = vec!["xtask", "lab", "words", "--results", RESULTS];
+    words.extend(WORDS.iter().flat_map(|word| ["--only", word]));
+    step(tally, "state words", &words, &[])?;
     step(tally, "the lab goes away", &["xtask", "lab", "down"], &[])?;
     step(tally, "lab: hosts with disks of their own", &["xtask", "lab", "up", "--disks"], &[])?;
     let soak = ["xtask", "lab", "soak", "--minutes", "2", "--seed", SOAK_SEED, "--keep-going", "--results", RESULTS];

@@ -184,6 +184,9 @@ impl Bed {
             self.set_failback(group.name, Failback::Never)?;
         }
         jobs::clear(&self.host(FRONTEND)?, deadline)?;
+        // A node that OAR suspects for what a case did to it runs no job of the next.
+        let alive = format!("! oarnodes | grep -q Suspected || oarnodesetting -h {NODE} -s Alive");
+        self.shell(&self.owner(Part::Oar)?, &alive, COMMAND)?;
         self.until_whole(deadline)
     }
 }

@@ -23,6 +23,9 @@ pub struct MatrixArgs {
     /// List the cases and run none
     #[arg(long)]
     list: bool,
+    /// Have users ask and submit all the time; outages are then measured, but not limited
+    #[arg(long)]
+    users: bool,
     /// Run none; write the page of all engines and layouts from the runs there are
     #[arg(long)]
     report: bool,
@@ -60,9 +63,13 @@ pub fn main(args: &MatrixArgs) -> Result<bool> {
     results.set_machine(machine::facts(&paths.run)?);
     let mut all_passed = true;
     for row in &chosen {
-        let key = CaseKey { row: row.id.to_owned(), title: row.title.to_owned(), variant: bed.variant() };
+        let key = CaseKey {
+            row: row.id.to_owned(),
+            title: row.title.to_owned(),
+            variant: format!("{}{}", bed.variant(), if args.users { report::USERS } else { "" }),
+        };
         for _ in results.runs_of_build(&key, &build)..args.repeat {
-            let (run, _) = run(&bed, row, &build, Demands::All)?;
+            let (run, _) = run(&bed, row, &build, if args.users { Demands::Users } else { Demands::All })?;
             println!("{}", line(row, &run));
             all_passed &= run.passed;
             results.append(&key, run)?;

@@ -25,6 +25,9 @@ pub const PICTURE: &str = "plot.svg";
 pub enum Demands {
     /// Everything the matrix demands, with writers on every server and a move at the end.
     All,
+    /// The same with users whose commands go on all the time. What these cost is not the outage's fault, so that
+    /// its limits do not hold.
+    Users,
     /// For a benchmark, which shall disturb what it measures as little as it can: that the
     /// cluster heals and no row is lost.
     RowsOnly,
@@ -41,12 +44,11 @@ pub fn run(bed: &Bed, row: &Row, build: &str, demands: Demands) -> Result<(Run, 
     let begun = || format!("row {} cannot begin", row.id);
     let cluster = bed.restore(RESTORE).with_context(begun)?;
     let mut trial = Trial::begin(bed, &cluster, (row.about, row.users_at), &id, &dir).with_context(begun)?;
-    let users = if demands == Demands::All {
+    if demands != Demands::RowsOnly {
         trial.watch_servers().with_context(begun)?;
-        Some(Users::begin(&bed.lab, row.users_at, !row.own_jobs))
-    } else {
-        None
-    };
+    }
+    let users =
+        if demands == Demands::Users { Some(Users::begin(&bed.lab, row.users_at, !row.own_jobs)) } else { None };
     let whole_at = drive(row, &mut trial, demands);
     if let Some(told) = users.map(Users::end).transpose()? {
         trial.failures.extend(told.wrong());

@@ -33,6 +33,9 @@ pub fn file(engine: Engine) -> &'static str {
     }
 }
 
+/// Ends the settings of runs with users at work.
+pub const USERS: &str = ", users at work";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Column {
     engine: Engine,
@@ -83,6 +86,8 @@ struct Cell {
     max_ms: Option<f64>,
     timing: Option<String>,
     build: Option<String>,
+    /// Whether the last run with users at work passed; absent where there was none.
+    users: Option<bool>,
     lost_rows: usize,
 }
 
@@ -132,7 +137,9 @@ fn lines(cases: &[Case], columns: &[Column]) -> Vec<(String, String, Vec<Cell>)>
 }
 
 fn cell(cases: &[Case], id: &str, title: &str, row: Option<&Row>, column: Column) -> Cell {
-    let of: Vec<&Case> = cases.iter().filter(|c| c.key.row == id && column.has(&c.key.variant)).collect();
+    let all: Vec<&Case> = cases.iter().filter(|c| c.key.row == id && column.has(&c.key.variant)).collect();
+    let (at_work, of): (Vec<&Case>, Vec<&Case>) = all.into_iter().partition(|c| c.key.variant.ends_with(USERS));
+    let users = at_work.iter().flat_map(|case| &case.runs).max_by_key(|run| run.at_s).map(|run| run.passed);
     let runs: Vec<&Run> = of.iter().flat_map(|case| &case.runs).collect();
     let last = runs.iter().max_by_key(|run| run.at_s);
     let (status, reason) = match (last, row) {
@@ -164,11 +171,21 @@ fn cell(cases: &[Case], id: &str, title: &str, row: Option<&Row>, column: Column
         max_ms: summary.map(|s| s.max),
         timing: most,
         build: last.map(|run| run.build.clone()),
+        users,
         lost_rows: runs.iter().map(|run| run.lost).sum(),
     }
 }
 
 fn words(cell: &Cell) -> String {
+    let users = match cell.users {
+        Some(true) => "; users: pass",
+        Some(false) => "; users: **FAIL**",
+        None => "",
+    };
+    verdict(cell) + users
+}
+
+fn verdict(cell: &Cell) -> String {
     match (cell.status, cell.median_ms, cell.max_ms) {
         (Status::NotApplicable, ..) => "–".to_owned(),
         (Status::NotYet, ..) => "not yet".to_owned(),

@@ -38,7 +38,7 @@ pub struct Answers {
     pub last: bool,
 }
 
-/// What came of all of them, in the order of [`COMMANDS`].
+/// What came of all of them, in the order in which they are called.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Told(Vec<(&'static str, Answers)>);
 
