@@ -18,6 +18,17 @@ use std::time::{Duration, Instant};
 /// Between two looks at clients that are leaving.
 const LOOK: Duration = Duration::from_millis(3);
 
+/// Why a standby is pointed at its upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// It has just been started.
+    Started,
+    /// By a command, while it runs.
+    Told,
+    /// It is better reached over another link than before.
+    Again,
+}
+
 impl<L: Launcher> Context<L> {
     /// A session whose commits are on this copy alone.
     pub async fn session(&self) -> Result<Session> {
@@ -30,7 +41,7 @@ impl<L: Launcher> Context<L> {
         if self.server().phase != Phase::Up {
             self.mend_relay_log().await?;
             self.start(Running::Standby, None).await?;
-            let result = self.follow_from_here(upstream, epoch, true).await;
+            let result = self.follow_from_here(upstream, epoch, When::Started).await;
             if result.is_err() {
                 self.kill().await?;
             }
@@ -39,16 +50,20 @@ impl<L: Launcher> Context<L> {
         if self.server().running == Running::Primary {
             return Err(MariaError::other("a primary runs here: it must be stopped and compared before it follows"));
         }
-        self.follow_from_here(upstream, epoch, false).await
+        self.follow_from_here(upstream, epoch, When::Told).await
     }
 
-    async fn follow_from_here(&self, upstream: NodeId, epoch: u64, fresh: bool) -> Result<()> {
+    async fn follow_from_here(&self, upstream: NodeId, epoch: u64, when: When) -> Result<()> {
         let _one_at_a_time = self.changing.lock().await;
+        let fresh = when == When::Started;
         {
             let mut server = self.server();
             // A promotion may have come before.
             if server.phase != Phase::Up || server.running != Running::Standby {
                 return Err(MariaError::other("no standby runs here"));
+            }
+            if when == When::Again && server.following != Some((upstream, epoch)) {
+                return Ok(());
             }
             server.following = Some((upstream, epoch));
         }
@@ -119,14 +134,16 @@ impl<L: Launcher> Context<L> {
         Err(MariaError::Unapplied { said: format!("this standby was written to: {}", GtidList(errant)) })
     }
 
-    /// Follows over the links that are best now.
+    /// Follows over the links that are best now; a command that says something else meanwhile goes before.
     pub async fn reconnect(&self) -> Result<()> {
         let (phase, running, following) = {
             let server = self.server();
             (server.phase, server.running, server.following)
         };
         match (phase, running, following) {
-            (Phase::Up, Running::Standby, Some((upstream, epoch))) => self.follow(upstream, epoch).await,
+            (Phase::Up, Running::Standby, Some((upstream, epoch))) => {
+                self.follow_from_here(upstream, epoch, When::Again).await
+            }
             _ => Ok(()),
         }
     }

@@ -27,9 +27,7 @@ impl<L: Launcher> Context<L> {
     /// Starts as a standby, or points a running one at its upstream.
     pub async fn follow(&self, upstream: NodeId, epoch: u64) -> Result<()> {
         self.server().following = Some((upstream, epoch));
-        let myself = self.member(self.settings.node)?;
-        let application = names::application_name(&myself, epoch);
-        let connection = names::connection(&self.settings, &self.member(upstream)?, &application);
+        let connection = self.connection(upstream, epoch)?;
         if self.server().phase != Phase::Up {
             return self.start(Start::Standby, connection, None).await;
         }
@@ -42,16 +40,24 @@ impl<L: Launcher> Context<L> {
         Ok(())
     }
 
-    /// Follows over the links that are best now.
+    /// Follows over the links that are best now; a command that says something else meanwhile goes before.
     pub async fn reconnect(&self) -> Result<()> {
-        let (running, following) = {
+        let (running, following, former) = {
             let server = self.server();
-            (server.running, server.following)
+            (server.running, server.following, server.in_force.clone())
         };
-        match (running, following) {
-            (Running::Standby, Some((upstream, epoch))) => self.follow(upstream, epoch).await,
-            _ => Ok(()),
-        }
+        let (Running::Standby, Some((upstream, epoch)), Some(former)) = (running, following, former) else {
+            return Ok(());
+        };
+        let wanted = Dynamic::new(names::NOBODY, &self.connection(upstream, epoch)?);
+        let session = self.session().await?;
+        self.apply_over(&session, &former, &wanted).await
+    }
+
+    /// How this node's standby reaches its upstream, over the link that is best now.
+    fn connection(&self, upstream: NodeId, epoch: u64) -> Result<String> {
+        let application = names::application_name(&self.member(self.settings.node)?, epoch);
+        Ok(names::connection(&self.settings, &self.member(upstream)?, &application))
     }
 
     /// Starts as the primary. One that runs already (adopted) is brought into the same state.
