@@ -68,7 +68,11 @@ impl<L: Launcher> Context<L> {
         }
         let deadline = Instant::now() + self.settings.timing.guard;
         let position = match members {
-            [] => self.guard_off(deadline).await?,
+            [] => {
+                let position = self.guard_off(deadline).await?;
+                self.forget_lost().await;
+                position
+            }
             [member] => self.guard_on(*member, epoch, deadline).await?,
             _ => {
                 let what = format!("commits cannot wait for {} standbys, only for one", members.len());

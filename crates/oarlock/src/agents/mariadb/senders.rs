@@ -12,7 +12,7 @@ use super::session::Session;
 use crate::agents::launcher::Launcher;
 use crate::network::{End, NetworkError, destroy_connections};
 use oarlock_core::resource::database::Running;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Within this a session that was killed waits for the thread that hears confirmations.
@@ -36,35 +36,39 @@ impl<L: Launcher> Context<L> {
         Ok(())
     }
 
-    /// Ends the receivers that hang on a link that is lost while another one works: they come anew over that.
+    /// Ends the receivers that hang on a link that is lost: while another one works they come anew over that. One
+    /// that can be reached by none is left alone as long as commits wait for it: the silence may be short.
     pub async fn forget_lost(&self) {
-        let primary = {
+        let (primary, guarded) = {
             let server = self.server();
-            server.phase == Phase::Up && server.running == Running::Primary
+            (server.phase == Phase::Up && server.running == Running::Primary, server.guard_on)
         };
         let others = self.members().into_iter().filter(|member| member.id != self.settings.node);
-        let elsewhere = others.filter(|member| member.lost.len() < member.links.len());
-        let lost: Vec<IpAddr> = elsewhere.flat_map(|member| member.lost).collect();
+        let forgotten = others.filter(|member| !guarded || member.lost.len() < member.links.len());
+        let lost: Vec<IpAddr> = forgotten.flat_map(|member| member.lost).collect();
         if !primary || lost.is_empty() {
             return;
         }
-        if !matches!(tokio::time::timeout(ASKED, self.kill_senders(&lost)).await, Ok(Ok(()))) {
-            tracing::debug!(resource = self.settings.name, "receivers over lost links are reset without being killed");
+        match tokio::time::timeout(ASKED, self.kill_senders(&lost)).await {
+            Ok(Ok(0)) => return,
+            Ok(Ok(_)) => {}
+            _ => tracing::debug!(resource = self.settings.name, "receivers over lost links are reset, not killed"),
         }
         let port = self.settings.port;
         self.reset(lost.into_iter().map(|from| End::Caller { from, port }).collect()).await;
     }
 
-    async fn kill_senders(&self, lost: &[IpAddr]) -> Result<()> {
+    /// How many there were.
+    async fn kill_senders(&self, lost: &[IpAddr]) -> Result<usize> {
         let after = self.settings.timing.statement;
         let mut session = self.session().await?;
-        for process in processes::list(&mut session, after).await? {
-            let hangs = process.peer.is_some_and(|peer| lost.contains(&peer.ip().to_canonical()));
-            if process.sends() && hangs {
-                let _ = session.run(&format!("kill connection {}", process.id), after).await;
-            }
+        let mut senders = processes::list(&mut session, after).await?;
+        let hangs = |peer: SocketAddr| lost.contains(&peer.ip().to_canonical());
+        senders.retain(|process| process.sends() && process.peer.is_some_and(hangs));
+        for process in &senders {
+            let _ = session.run(&format!("kill connection {}", process.id), after).await;
         }
-        Ok(())
+        Ok(senders.len())
     }
 
     async fn reset(&self, ends: Vec<End>) {
