@@ -89,6 +89,8 @@ impl Plan {
         let mut world = World::new(self.seed, variant);
         world.tracing = self.tracing;
         world.tracing_messages = self.tracing_messages;
+        // Separate ones can be lost or overtake each other one by one.
+        world.bundles = draw.chance(700);
         world.rules = self.rules;
         world.sabotage = self.sabotage;
         world.swarm = Swarm::draw(&mut draw);
