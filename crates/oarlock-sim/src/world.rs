@@ -400,6 +400,12 @@ impl World {
         if self.hosts[host].frozen {
             return;
         }
+        // Something else has happened meanwhile, and the core wants to sleep longer: as the product's loop has it.
+        let machine = &self.hosts[host];
+        let wanted = machine.core().map(|core| machine.clock.when(core.wakeup()));
+        if wanted.is_some_and(|at| at > now) {
+            return self.schedule_core(host);
+        }
         self.handle(host, Event::Ticked);
     }
 
