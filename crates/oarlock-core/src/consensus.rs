@@ -72,6 +72,8 @@ pub struct Consensus {
     given: u64,
     tick: Span,
     next_tick: Mono,
+    /// Something happened to the library since it was last asked what it wants.
+    stirred: bool,
 }
 
 /// Ticks per heartbeat of the library.
@@ -118,7 +120,7 @@ impl Consensus {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&settings, Store::new(log, Seat { me, voter }), &logger)
             .map_err(|error| ConsensusError::Library(error.to_string()))?;
-        Ok(Consensus { node, pending: VecDeque::new(), given: 0, tick, next_tick: now + tick })
+        Ok(Consensus { node, pending: VecDeque::new(), given: 0, tick, next_tick: now + tick, stirred: true })
     }
 
     /// When the library next counts.
@@ -146,6 +148,7 @@ impl Consensus {
             if self.next_tick <= now {
                 if !self.installs() {
                     self.node.tick();
+                    self.stirred = true;
                 }
                 self.next_tick += self.tick;
                 beat |= self.is_leader() && self.node.raft.heartbeat_elapsed() == 0;
@@ -183,6 +186,7 @@ impl Consensus {
         }
         // What the library does not want (unknown peers, late answers) is not our trouble.
         let _ = self.node.step(message);
+        self.stirred = true;
         Ok(())
     }
 
@@ -192,6 +196,7 @@ impl Consensus {
             return false;
         }
         let Ok(data) = postcard::to_stdvec(entry) else { return false };
+        self.stirred = true;
         match entry {
             // The library counts such changes, and takes one at a time.
             Entry::Voters { .. } => self.node.propose_conf_change(data, ConfChange::default()).is_ok(),
@@ -218,6 +223,7 @@ impl Consensus {
     /// Asks the library to let another voter lead; it may not come to that.
     pub fn hand_leadership(&mut self, to: NodeId) {
         self.node.transfer_leader(u64::from(to.0));
+        self.stirred = true;
     }
 
     /// The library's term.
@@ -230,12 +236,18 @@ impl Consensus {
         self.node.store().log().clone()
     }
 
+    /// Whether the library may want something done.
+    pub fn is_stirred(&self) -> bool {
+        self.stirred
+    }
+
     /// Collects what the library wants done now.
     ///
     /// # Errors
     /// When a committed entry cannot be decoded: applying stops, nothing is skipped.
     pub fn turn(&mut self) -> Result<Output, ConsensusError> {
         let mut output = Output::default();
+        self.stirred = false;
         while self.node.has_ready() {
             self.one_ready(&mut output)?;
         }
@@ -260,6 +272,7 @@ impl Consensus {
         }
         self.node.on_persist_ready(reached);
         self.count_applied();
+        self.stirred = true;
         send
     }
 
@@ -330,6 +343,7 @@ impl Consensus {
         if let Some(node) = forgotten {
             self.change_conf(ConfChangeType::RemoveNode, u64::from(node.0))?;
         }
+        self.stirred = true;
         let want = self.node.store().seat().conf(state);
         let have = self.node.raft.prs().conf().to_conf_state();
         for id in want.voters.iter().filter(|id| !have.voters.contains(id)) {

@@ -373,6 +373,9 @@ impl Core {
 
     fn turn_consensus(&mut self) {
         let Some(consensus) = &mut self.consensus else { return };
+        if !consensus.is_stirred() {
+            return;
+        }
         let output = consensus.turn();
         self.take_output(output);
         let leader = self.consensus.as_ref().and_then(Consensus::leader);

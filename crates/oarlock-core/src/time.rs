@@ -28,6 +28,10 @@ impl Span {
 
     /// `self * numerator / denominator`, rounded up; the longest there is where it would be longer.
     pub const fn scaled(self, numerator: u64, denominator: u64) -> Span {
+        // Mostly small: the wide division is slow.
+        if let Some(small) = self.0.checked_mul(numerator) {
+            return Span(small.div_ceil(denominator));
+        }
         let exact = (self.0 as u128 * numerator as u128).div_ceil(denominator as u128);
         Span(if exact > u64::MAX as u128 { u64::MAX } else { exact as u64 })
     }

@@ -1,6 +1,7 @@
 //! What must hold, and what is remembered to judge it. Each rule has its own file in `invariants`.
 
 use crate::invariants::{leases, monotone_epochs, no_lost_write, start_order, voters, witness_memory};
+use crate::sabotage::Sabotage;
 use crate::world::World;
 use oarlock_core::config::Config;
 use oarlock_core::state::State;
@@ -54,7 +55,8 @@ impl World {
         // A clock that jumps is further off than what is allowed for: all that rests on clocks is excused,
         // nothing that rests on data.
         let timed = ["one_owner", "lease_before_life", "dead_means_proven"].contains(&rule);
-        if timed && self.swarm.steps_clocks() {
+        let excused = self.swarm.steps_clocks() && self.sabotage != Some(Sabotage::ClocksJudged);
+        if timed && excused {
             return;
         }
         if self.checks.broken.is_none() {
@@ -65,12 +67,12 @@ impl World {
 
     /// After each event. What runs where is looked at when it has changed.
     pub fn check_always(&mut self) {
-        let budget = self.stop_budget_us() * 11 / 10;
         let mut stirred = false;
+        let (now, stop_budget_us) = (self.now, self.stop_budget_us());
         for host in &mut self.hosts {
             stirred |= std::mem::take(&mut host.run.stirred);
             // What a pause excuses until then counts from then on.
-            if host.run.resumed_at_us.is_some_and(|at| self.now >= at + budget) {
+            if host.run.resumed_at_us.is_some_and(|at| now >= at + stop_budget_us * 11 / 10) {
                 host.run.resumed_at_us = None;
                 stirred = true;
             }
@@ -83,8 +85,12 @@ impl World {
 
     /// A core may have applied something.
     pub fn check_applied(&mut self, host: usize) {
-        let Some(core) = self.hosts[host].core() else { return };
-        let index = core.applied();
+        let Some(agent) = &mut self.hosts[host].agent else { return };
+        let index = agent.core.applied();
+        let seen = Some((index, agent.core.state().voters.version, agent.core.voter()));
+        if std::mem::replace(&mut agent.seen, seen) == seen {
+            return;
+        }
         self.check_epochs(host);
         self.check_voters(host);
         if index <= self.checks.truth_index {

@@ -7,7 +7,7 @@ use crate::succession::Grace;
 use oarlock_core::Core;
 use oarlock_core::Event;
 use oarlock_core::config::{Config, Timing};
-use oarlock_core::ids::{GroupId, NodeId, ResourceId};
+use oarlock_core::ids::{GroupId, NodeId, ResourceId, VoterId};
 use oarlock_core::resource::Guard;
 use oarlock_core::sentinel::{FromSentinel, Record, Sentinel};
 use std::collections::{BTreeMap, BTreeSet};
@@ -133,6 +133,8 @@ pub struct Agent {
     pub last_id: u64,
     /// The times of the file it was started with.
     pub timing: Timing,
+    /// What the checkers last saw applied: how far, under which voters, with which memory.
+    pub seen: Option<(u64, u64, VoterId)>,
     /// The request for a grace that is under way, and what it is for.
     pub grace: Option<(u64, Grace)>,
 }

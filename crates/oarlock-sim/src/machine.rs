@@ -155,6 +155,7 @@ impl World {
             asked: BTreeMap::new(),
             last_id: 0,
             timing,
+            seen: None,
             grace: None,
         };
         machine.agent = Some(agent);
@@ -245,8 +246,14 @@ impl World {
         match effect {
             Effect::Save => {
                 let machine = &mut self.hosts[host];
-                let record = machine.sentinel.as_ref().map(|sentinel| Box::new(sentinel.record().clone()));
-                machine.watch.kept = record;
+                let record = machine.sentinel.as_ref().map(Sentinel::record);
+                match (record, &mut machine.watch.kept) {
+                    (Some(record), Some(kept)) if differ_in_time(record, kept) => {
+                        kept.deadline_us = record.deadline_us;
+                        kept.floor_index = record.floor_index;
+                    }
+                    (record, kept) => *kept = record.map(|record| Box::new(record.clone())),
+                }
             }
             Effect::Leave => self.sentinel_leaves(host),
             Effect::Reply { id, reply } => {
@@ -404,6 +411,22 @@ impl World {
             }
         }
     }
+}
+
+/// Whether two records differ in nothing but how long and how far, which changes all the time.
+fn differ_in_time(a: &sentinel::Record, b: &sentinel::Record) -> bool {
+    let sentinel::Record {
+        generation,
+        deadline_us: _,
+        lapsed_generation,
+        floor_index: _,
+        released,
+        services,
+        addresses,
+        agent,
+    } = a;
+    (generation, lapsed_generation, agent) == (&b.generation, &b.lapsed_generation, &b.agent)
+        && (services, addresses, released) == (&b.services, &b.addresses, &b.released)
 }
 
 impl Host {

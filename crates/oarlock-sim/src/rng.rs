@@ -20,14 +20,19 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
+    /// A number below `count`, without the division of a remainder.
+    fn below(&mut self, count: u64) -> u64 {
+        ((u128::from(self.draw()) * u128::from(count)) >> 64) as u64
+    }
+
     /// A number in `low..=high`.
     pub fn within(&mut self, low: u64, high: u64) -> u64 {
-        low + self.draw() % (high.saturating_sub(low) + 1)
+        low + self.below(high.saturating_sub(low) + 1)
     }
 
     /// True in `permille` of 1000 cases.
     pub fn chance(&mut self, permille: u64) -> bool {
-        self.draw() % 1000 < permille
+        permille > 0 && self.below(1000) < permille
     }
 
     /// One of several; `None` when there are none.
@@ -35,6 +40,6 @@ impl Rng {
         if of.is_empty() {
             return None;
         }
-        of.get((self.draw() % of.len() as u64) as usize).copied()
+        of.get(self.below(of.len() as u64) as usize).copied()
     }
 }

@@ -1,7 +1,7 @@
 //! One seed: a swarm of faults, then everything is healed and must come back by itself.
 
 use crate::database::Instance;
-use crate::faults::{Fault, Swarm};
+use crate::faults::{Fault, Sort, Swarm};
 use crate::rng::Rng;
 use crate::sabotage::Sabotage;
 use crate::scenario::{Layout, Variant};
@@ -31,6 +31,8 @@ pub struct Plan {
     pub failback: Option<Failback>,
     /// Faults that are left out.
     pub left_out: LeftOut,
+    /// Only these kinds of fault, as often each, instead of what is drawn.
+    pub only: &'static [Sort],
 }
 
 /// How it went.
@@ -70,6 +72,7 @@ impl Plan {
             faults: true,
             failback: None,
             left_out: LeftOut::default(),
+            only: &[],
         }
     }
 
@@ -79,7 +82,11 @@ impl Plan {
         let mut draw = crate::rng::Rng::new(self.seed ^ 0x0a71_0c4b);
         let mut variant = Variant::plain(self.layout);
         if self.faults {
-            variant.timing = if draw.chance(400) { Timing::FAST } else { Timing::BALANCED };
+            variant.timing = match draw.within(0, 9) {
+                0..=3 => Timing::FAST,
+                4..=7 => Timing::BALANCED,
+                _ => Timing::RELAXED,
+            };
             variant.failback = if draw.chance(300) { Failback::Auto } else { Failback::Never };
             variant.readers = draw.chance(300);
             // Not drawn: even seeds stay what they were before groups could depend on each other.
@@ -89,9 +96,16 @@ impl Plan {
         let mut world = World::new(self.seed, variant);
         world.tracing = self.tracing;
         world.tracing_messages = self.tracing_messages;
+        // Separate ones can be lost or overtake each other one by one.
+        world.bundles = draw.chance(850);
         world.rules = self.rules;
         world.sabotage = self.sabotage;
         world.swarm = Swarm::draw(&mut draw);
+        if !self.only.is_empty() {
+            let sorts = self.only.iter().map(|sort| (*sort, 1)).collect();
+            let drawn = std::mem::replace(&mut world.swarm, Swarm::of(sorts));
+            (world.swarm.pause_us, world.swarm.seed) = (drawn.pause_us, drawn.seed);
+        }
         world.swarm.left_out = self.left_out;
         world.swarm.listing = true;
         let config = world.config.clone();

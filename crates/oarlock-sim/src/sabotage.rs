@@ -13,6 +13,8 @@ pub enum Sabotage {
     StopIsALie,
     /// A sentinel that takes over knows nothing of what the dead one started, nor of its lease.
     SuccessorForgets,
+    /// Clocks that jump excuse nothing.
+    ClocksJudged,
     /// A standby confirms what is not on its disk.
     ConfirmUnflushed,
 }

@@ -78,20 +78,38 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: usize, message: Message) {
-        self.check_said(from, &message);
+        self.check_said(from, to, &message);
         if self.tracing_messages {
             self.say(from, || format!("-> {} {message:?}", self.hosts[to].id));
         }
-        let arrivals = self.network.arrivals(&mut self.rng, from, to);
-        if self.hosts[to].agent.is_none() {
-            return;
+        if self.outbox[to].capacity() == 0 {
+            self.outbox[to] = self.spare.pop().unwrap_or_default();
         }
-        let [first, second] = arrivals;
-        if let Some(delay) = second {
-            self.after(delay, What::Deliver { host: to, from, message: message.clone() });
+        self.outbox[to].push(message);
+        if !self.bundles {
+            self.post(from);
         }
-        if let Some(delay) = first {
-            self.after(delay, What::Deliver { host: to, from, message });
+    }
+
+    /// Whatever a host has said since the last time leaves, a datagram for each other host.
+    pub(crate) fn post(&mut self, from: usize) {
+        for to in 0..self.outbox.len() {
+            if self.outbox[to].is_empty() {
+                continue;
+            }
+            let mut messages = std::mem::take(&mut self.outbox[to]);
+            let [first, second] = self.network.arrivals(&mut self.rng, from, to);
+            let there = self.hosts[to].agent.is_some();
+            if let Some(delay) = second.filter(|_| there) {
+                self.after(delay, What::Deliver { host: to, from, messages: messages.clone() });
+            }
+            match first.filter(|_| there) {
+                Some(delay) => self.after(delay, What::Deliver { host: to, from, messages }),
+                None => {
+                    messages.clear();
+                    self.outbox[to] = messages;
+                }
+            }
         }
     }
 

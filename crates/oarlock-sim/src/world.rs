@@ -24,8 +24,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 pub enum What {
     /// The core asked to be woken.
     CoreDue { host: usize, life: u64 },
-    /// A datagram arrives.
-    Deliver { host: usize, from: usize, message: Message },
+    /// A datagram arrives, with one message or several.
+    Deliver { host: usize, from: usize, messages: Vec<Message> },
     /// A write to the disk is done.
     Saved { host: usize, life: u64, ticket: u64 },
     /// The sentinel wakes.
@@ -122,6 +122,15 @@ pub struct World {
     pub core: Option<BTreeSet<usize>>,
     /// How many events were handled.
     pub handled: u64,
+    /// What a node says to another in one turn travels in one datagram, as the product's transport has it; else each
+    /// message has one of its own.
+    pub bundles: bool,
+    /// The actions of several events of one host are being collected.
+    collecting: bool,
+    /// What the host that acts says, by the host it is for, until its turn is over.
+    pub(crate) outbox: Vec<Vec<Message>>,
+    /// Emptied datagrams, for use again.
+    pub(crate) spare: Vec<Vec<Message>>,
     /// When, which came first, and where in `slots`: in one number, see [`key`].
     queue: BinaryHeap<Reverse<u128>>,
     slots: Vec<Option<What>>,
@@ -144,13 +153,17 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, variant: Variant) -> World {
         let config = variant.config();
-        let hosts = config.nodes.iter().map(|node| Host::new(node.id)).collect();
+        let hosts: Vec<Host> = config.nodes.iter().map(|node| Host::new(node.id)).collect();
         let mut world = World {
             now: 1_000_000,
             rng: Rng::new(seed),
             variant,
             rules: Rules::default(),
             sabotage: None,
+            bundles: false,
+            collecting: false,
+            outbox: hosts.iter().map(|_| Vec::new()).collect(),
+            spare: Vec::new(),
             hosts,
             network: Network::quiet(),
             connections: BTreeMap::new(),
@@ -269,7 +282,7 @@ impl World {
     fn happen(&mut self, what: What) {
         match what {
             What::CoreDue { host, life } => self.core_due(host, life),
-            What::Deliver { host, from, message } => self.deliver(host, from, message),
+            What::Deliver { host, from, messages } => self.deliver(host, from, messages),
             What::Saved { host, life, ticket } => self.saved(host, life, ticket),
             What::SentinelDue { host, watch } => self.sentinel_due(host, watch),
             What::Ask { host, boot, life, id, request } => self.ask_arrives(host, boot, life, id, *request),
@@ -349,6 +362,16 @@ impl World {
             self.act(host, action);
         }
         self.check_applied(host);
+        if !self.collecting {
+            self.end_turn(host);
+        }
+    }
+
+    /// What was said leaves, and the core has said when it wants to be woken.
+    fn end_turn(&mut self, host: usize) {
+        if self.bundles {
+            self.post(host);
+        }
         self.schedule_core(host);
     }
 
@@ -377,13 +400,25 @@ impl World {
         if self.hosts[host].frozen {
             return;
         }
+        // Something else has happened meanwhile, and the core wants to sleep longer: as the product's loop has it.
+        let machine = &self.hosts[host];
+        let wanted = machine.core().map(|core| machine.clock.when(core.wakeup()));
+        if wanted.is_some_and(|at| at > now) {
+            return self.schedule_core(host);
+        }
         self.handle(host, Event::Ticked);
     }
 
-    fn deliver(&mut self, host: usize, from: usize, message: Message) {
+    fn deliver(&mut self, host: usize, from: usize, mut messages: Vec<Message>) {
         let life = self.hosts[host].agent_life;
         let from = self.hosts[from].id;
-        self.tell(host, life, Event::Received { from, message });
+        self.collecting = true;
+        for message in messages.drain(..) {
+            self.tell(host, life, Event::Received { from, message });
+        }
+        self.collecting = false;
+        self.spare.push(messages);
+        self.end_turn(host);
     }
 
     fn saved(&mut self, host: usize, life: u64, ticket: u64) {

@@ -7,7 +7,7 @@ use oarlock_core::ids::{GroupId, NodeId};
 use oarlock_core::request::Request;
 use oarlock_sim::database::Role;
 use oarlock_sim::directed::{Directed, Missed, has_role, server_on};
-use oarlock_sim::faults::Sort;
+use oarlock_sim::faults::{Sort, Swarm};
 use oarlock_sim::run::Plan;
 use oarlock_sim::sabotage::Sabotage;
 use oarlock_sim::scenario::Layout;
@@ -158,7 +158,7 @@ fn shorter_leases(directed: &mut Directed) -> Result<(), Missed> {
     directed.until_settled()?;
     directed.run_ms(3_000);
     // Times may change: sentinels keep the shortest of the budgets.
-    directed.world.swarm.sorts = vec![(Sort::Configure, 0)];
+    directed.world.swarm = Swarm::of(vec![(Sort::Configure, 0)]);
     let mut config = directed.world.config.clone();
     config.generation = 2;
     config.text = "shorter".into();

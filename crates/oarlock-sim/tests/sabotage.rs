@@ -2,6 +2,7 @@
 //! What random faults reach too seldom is in `directed`.
 
 use oarlock_core::Rules;
+use oarlock_sim::faults::Sort;
 use oarlock_sim::run::Plan;
 use oarlock_sim::sabotage::Sabotage;
 use oarlock_sim::scenario::Layout;
@@ -10,8 +11,13 @@ use oarlock_sim::scenario::Layout;
 const SEEDS: u64 = 1_000;
 
 fn caught(rules: Rules, sabotage: Option<Sabotage>, by: &[&str]) {
+    caught_with(&[], rules, sabotage, by);
+}
+
+/// The same with these kinds of fault alone: they are strong enough to show it.
+fn caught_with(only: &'static [Sort], rules: Rules, sabotage: Option<Sabotage>, by: &[&str]) {
     let noticed = (1..=SEEDS).find_map(|seed| {
-        let plan = Plan { rules, sabotage, ..Plan::new(seed, Layout::Two) };
+        let plan = Plan { rules, sabotage, only, ..Plan::new(seed, Layout::Two) };
         let broken = plan.run().broken?;
         by.iter().any(|rule| broken.starts_with(rule)).then_some((seed, broken))
     });
@@ -71,4 +77,34 @@ fn a_voter_that_forgets_a_grace_in_a_crash() {
 #[test]
 fn a_core_that_cannot_serve() {
     caught(Rules::default(), Some(Sabotage::InsufficientCore), &["convergence"]);
+}
+
+#[test]
+fn links_that_flap_show_promises_before_the_lease_is_over() {
+    let rules = Rules { promise_wait: false, ..Rules::default() };
+    caught_with(&[Sort::Flap], rules, None, &["dead_means_proven"]);
+}
+
+#[test]
+fn a_slow_machine_shows_a_lease_counted_from_its_acknowledgement() {
+    let rules = Rules { lease_from_sending: false, ..Rules::default() };
+    caught_with(&[Sort::Gray], rules, None, &["lease_before_life"]);
+}
+
+#[test]
+fn a_stopped_agent_shows_a_lapse_that_kills_nothing() {
+    caught_with(&[Sort::Freeze], Rules::default(), Some(Sabotage::LapseSparesPrograms), &["lease_before_life"]);
+}
+
+#[test]
+fn a_stopped_sentinel_shows_a_successor_that_forgets() {
+    let by = ["lease_before_life", "one_owner"];
+    caught_with(&[Sort::SentinelStop, Sort::CutHost], Rules::default(), Some(Sabotage::SuccessorForgets), &by);
+}
+
+/// That clocks beyond what is allowed for are excused is needed: they do break what rests on clocks.
+#[test]
+fn clocks_that_jump_break_what_rests_on_clocks() {
+    let by = ["dead_means_proven", "lease_before_life", "one_owner"];
+    caught_with(&[Sort::ClockStep, Sort::CutHost], Rules::default(), Some(Sabotage::ClocksJudged), &by);
 }

@@ -4,7 +4,7 @@ use crate::ids::NodeId;
 use crate::message::Renew;
 use crate::time::{Mono, Span};
 use crate::voters::Voters;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Renewals not yet acknowledged that are remembered; older ones count for nothing any more.
 const REMEMBERED: usize = 64;
@@ -24,8 +24,8 @@ pub struct Holder {
     incarnation: u64,
     generation: u64,
     sequence: u64,
-    /// Send time of each renewal, taken *before* it was sent.
-    sent: BTreeMap<u64, Mono>,
+    /// Send time of each renewal, taken *before* it was sent; in the order of their numbers.
+    sent: VecDeque<(u64, Mono)>,
     /// Until when each voter stands by what it acknowledged, for one version of the voters.
     covered: BTreeMap<NodeId, Mono>,
     covered_version: u64,
@@ -52,7 +52,7 @@ impl Holder {
             incarnation,
             generation: 0,
             sequence: 0,
-            sent: BTreeMap::new(),
+            sent: VecDeque::new(),
             covered: BTreeMap::new(),
             covered_version: 0,
             deadline: None,
@@ -143,11 +143,11 @@ impl Holder {
         }
         // Also new after a restart of the agent, whose predecessor's numbers the voters remember.
         self.sequence = (self.sequence + 1).max(now.0);
-        self.sent.insert(self.sequence, now);
+        self.sent.push_back((self.sequence, now));
         self.asked = self.asked.max(now + lease);
         let firm = self.inherited.is_none_or(|held| held <= self.asked) && self.asked == now + lease;
         while self.sent.len() > REMEMBERED {
-            self.sent.pop_first();
+            self.sent.pop_front();
         }
         Some(Renew {
             incarnation: self.incarnation,
@@ -176,13 +176,14 @@ impl Holder {
             self.covered.clear();
             self.covered_version = voters.version;
         }
-        let until = *self.sent.get(&renew.sequence)? + renew.lease;
+        let place = self.sent.binary_search_by_key(&renew.sequence, |(sequence, _)| *sequence).ok()?;
+        let until = self.sent.get(place)?.1 + renew.lease;
         // Each voter answers for the length that it acknowledged, not for a longer one that others did.
         let covered = self.covered.entry(from).or_default();
         *covered = until.max(*covered);
-        let mut untils: Vec<Mono> = self.covered.values().copied().collect();
-        untils.sort_unstable_by(|a, b| b.cmp(a));
-        let deadline = *untils.get(voters.majority() - 1)?;
+        let by_majority =
+            |until: &Mono| self.covered.values().filter(|other| *other >= until).count() >= voters.majority();
+        let deadline = self.covered.values().copied().filter(by_majority).max()?;
         let shortens = !self.shortening && self.inherited.is_some_and(|held| held > deadline);
         if self.deadline.is_some_and(|known| known >= deadline) && !shortens {
             return None;

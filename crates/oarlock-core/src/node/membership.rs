@@ -75,11 +75,10 @@ impl Core {
         if (self.persisting.saved == 0 && self.persisting.ticket > 0) || !self.votes() {
             return;
         }
-        let state = self.state.clone();
         if self.nonces.contains(&renew.beacon) {
             self.echoed.insert(from, self.now);
         }
-        match self.voter.on_renew(self.now, from, renew, &state) {
+        match self.voter.on_renew(self.now, from, renew, &self.state) {
             Reply::Ack => self.send(from, Message::Acked(*renew)),
             Reply::Refuse { above } => self.send(from, Message::Refused { generation: renew.generation, above }),
             Reply::SaveFirst => self.persisting.wanted = true,

@@ -140,6 +140,10 @@ pub struct Swarm {
     pub listing: bool,
     /// What struck when and where.
     pub list: Vec<String>,
+    /// See the methods of these names.
+    steps_clocks: bool,
+    configures: bool,
+    kills_sentinels: bool,
 }
 
 impl Swarm {
@@ -155,25 +159,38 @@ impl Swarm {
         if sorts.is_empty() {
             sorts.push((Sort::PowerOff, 1));
         }
-        Swarm { sorts, pause_us: rng.within(300_000, 4_000_000), seed: rng.draw(), ..Swarm::default() }
+        let (pause_us, seed) = (rng.within(300_000, 4_000_000), rng.draw());
+        Swarm { pause_us, seed, ..Swarm::of(sorts) }
+    }
+
+    /// These kinds with these weights. What is asked for at each event is worked out here.
+    #[must_use]
+    pub fn of(sorts: Vec<(Sort, u64)>) -> Swarm {
+        let any = |of: &[Sort]| sorts.iter().any(|(sort, _)| of.contains(sort));
+        Swarm {
+            steps_clocks: any(&[Sort::ClockStep]),
+            configures: any(&[Sort::Configure]),
+            kills_sentinels: any(&[Sort::SentinelKill, Sort::SentinelStop, Sort::BothKill]),
+            sorts,
+            ..Swarm::default()
+        }
     }
 
     /// Whether clocks may jump.
     #[must_use]
     pub fn steps_clocks(&self) -> bool {
-        self.sorts.iter().any(|(sort, _)| *sort == Sort::ClockStep)
+        self.steps_clocks
     }
 
     /// Whether the configuration may change.
     #[must_use]
     pub fn configures(&self) -> bool {
-        self.sorts.iter().any(|(sort, _)| *sort == Sort::Configure)
+        self.configures
     }
 
     /// Whether a sentinel may die in the middle of what it does.
     #[must_use]
     pub fn kills_sentinels(&self) -> bool {
-        let deadly = [Sort::SentinelKill, Sort::SentinelStop, Sort::BothKill];
-        self.sorts.iter().any(|(sort, _)| deadly.contains(sort))
+        self.kills_sentinels
     }
 }

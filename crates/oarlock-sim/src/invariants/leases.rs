@@ -3,17 +3,19 @@
 
 use crate::world::World;
 use oarlock_core::config::Kind;
-use oarlock_core::ids::{NodeId, ResourceId};
+use oarlock_core::ids::ResourceId;
 use oarlock_core::message::Renew;
 use oarlock_core::time::{Mono, Span};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// A renewal that is under way.
-struct Asked {
-    /// Whose.
-    node: NodeId,
-    /// When it was sent, by its own clock.
+pub struct Asked {
+    incarnation: u64,
+    sequence: u64,
+    /// When it was sent, by its sender's own clock.
     at: Mono,
+    /// The same by true time.
+    at_us: u64,
     /// For how long, in microseconds.
     lease_us: u64,
     /// The version of the voters that it counts.
@@ -25,23 +27,24 @@ struct Asked {
 /// Renewals as they were sent and acknowledged.
 #[derive(Default)]
 pub struct Memory {
-    /// By incarnation and sequence number.
-    asked: BTreeMap<(u64, u64), Asked>,
+    /// By host, in the order in which they were sent.
+    asked: BTreeMap<usize, VecDeque<Asked>>,
     /// By host: latest deadline armed since its boot, but for longer ones that the sentinel gave up.
     deadline: BTreeMap<usize, (u64, Mono)>,
     /// By host: the latest armed since the sentinel was asked to give up a longer one.
     shorter: BTreeMap<usize, Mono>,
-    /// Old renewals were last forgotten (true time).
-    pruned_us: u64,
     /// Before this (true time) no lease that something runs under can be over.
     good_until_us: u64,
 }
 
+/// So long, in microseconds of true time, a renewal may still matter.
+const REMEMBERED_US: u64 = 60_000_000;
+
 impl Memory {
-    /// Who sent a renewal.
+    /// A renewal that this host sent.
     #[must_use]
-    pub fn holder_of(&self, renew: &Renew) -> Option<NodeId> {
-        self.asked.get(&(renew.incarnation, renew.sequence)).map(|asked| asked.node)
+    pub fn asked_by(&self, host: usize, renew: &Renew) -> Option<&Asked> {
+        self.asked.get(&host)?.iter().rev().find(|asked| asked.is(renew))
     }
 
     /// Another incarnation begins on a host, under which nothing of the former runs: no lease of that is
@@ -58,32 +61,41 @@ impl Memory {
     }
 }
 
+impl Asked {
+    fn is(&self, renew: &Renew) -> bool {
+        (self.sequence, self.incarnation) == (renew.sequence, renew.incarnation)
+    }
+}
+
 impl World {
     /// A node asks for a renewal.
     pub fn renew_said(&mut self, host: usize, renew: &Renew) {
-        let now = self.hosts[host].clock.at(self.now);
-        let node = self.hosts[host].id;
-        let asked = &mut self.checks.leases.asked;
+        let now = self.now;
+        let at = self.hosts[host].clock.at(now);
+        let asked = self.checks.leases.asked.entry(host).or_default();
+        // It goes to several.
+        if asked.back().is_some_and(|last| last.is(renew)) {
+            return;
+        }
+        while asked.front().is_some_and(|oldest| oldest.at_us + REMEMBERED_US < now) {
+            asked.pop_front();
+        }
         // One's own acknowledgement is not sent; it counts where the node votes.
-        asked.entry((renew.incarnation, renew.sequence)).or_insert_with(|| Asked {
-            node,
-            at: now,
+        asked.push_back(Asked {
+            incarnation: renew.incarnation,
+            sequence: renew.sequence,
+            at,
+            at_us: now,
             lease_us: renew.lease.0,
             voters_version: renew.voters_version,
             by: 1 << host,
         });
-        // Only the last minute matters.
-        if self.now > self.checks.leases.pruned_us + 10_000_000 {
-            self.checks.leases.pruned_us = self.now;
-            let asked = &mut self.checks.leases.asked;
-            let oldest = now.0.saturating_sub(60_000_000);
-            asked.retain(|_, known| known.node != node || known.at.0 > oldest);
-        }
     }
 
-    /// A voter acknowledges one.
-    pub fn ack_said(&mut self, host: usize, renew: &Renew) {
-        if let Some(asked) = self.checks.leases.asked.get_mut(&(renew.incarnation, renew.sequence)) {
+    /// A voter acknowledges one of `holder`.
+    pub fn ack_said(&mut self, host: usize, holder: usize, renew: &Renew) {
+        let asked = self.checks.leases.asked.get_mut(&holder);
+        if let Some(asked) = asked.and_then(|asked| asked.iter_mut().rev().find(|asked| asked.is(renew))) {
             asked.by |= 1 << host;
         }
     }
@@ -91,8 +103,8 @@ impl World {
     /// A node counts on its lease until `deadline`.
     pub fn check_deadline(&mut self, host: usize, incarnation: u64, deadline: Mono, shortens: bool) {
         let node = self.hosts[host].id;
-        let asked = self.checks.leases.asked.range((incarnation, 0)..=(incarnation, u64::MAX)).rev();
-        let asked = asked.map(|(_, asked)| asked);
+        let asked = self.checks.leases.asked.get(&host).into_iter().flat_map(|asked| asked.iter().rev());
+        let asked = asked.filter(|asked| asked.incarnation == incarnation);
         let long_enough = |asked: &&Asked| deadline.0 <= asked.at.0 + asked.lease_us;
         // Mostly the last ones; all, where leases became shorter.
         let granted =
@@ -114,9 +126,13 @@ impl World {
     fn is_granted<'a>(&self, renewals: impl Iterator<Item = &'a Asked>) -> bool {
         let mut by: BTreeMap<u64, u64> = BTreeMap::new();
         for asked in renewals {
-            *by.entry(asked.voters_version).or_default() |= asked.by;
+            let by = by.entry(asked.voters_version).or_default();
+            *by |= asked.by;
+            if self.checks.voters.is_majority(asked.voters_version, *by) {
+                return true;
+            }
         }
-        by.iter().any(|(version, by)| self.checks.voters.is_majority(*version, *by))
+        false
     }
 
     /// The sentinel was asked for a shorter lease: once that is on file, no longer one can be had back.

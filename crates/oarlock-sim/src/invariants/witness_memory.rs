@@ -16,7 +16,7 @@ pub struct Memory {
 
 impl World {
     /// A node is about to say something.
-    pub fn check_said(&mut self, host: usize, message: &Message) {
+    pub fn check_said(&mut self, host: usize, to: usize, message: &Message) {
         match message {
             Message::Promised(promise) => {
                 let saved = self.hosts[host].disk.saved().and_then(|durable| durable.promised.get(&promise.node));
@@ -27,18 +27,19 @@ impl World {
                 }
             }
             Message::Acked(renew) => {
-                self.check_not_promised(host, renew);
-                self.ack_said(host, renew);
+                self.check_not_promised(host, to, renew);
+                self.ack_said(host, to, renew);
             }
             Message::Renew(renew) => self.renew_said(host, renew),
             _ => {}
         }
     }
 
-    fn check_not_promised(&mut self, host: usize, renew: &oarlock_core::message::Renew) {
+    fn check_not_promised(&mut self, host: usize, to: usize, renew: &oarlock_core::message::Renew) {
         // Whom the acknowledgement goes to is known by the generation and incarnation it names.
-        let holder = self.checks.leases.holder_of(renew);
+        let holder = || self.checks.leases.asked_by(to, renew).map(|_| self.hosts[to].id);
         let promised = self.checks.promises.promised.get(&host).is_some_and(|promised| {
+            let holder = holder();
             promised.iter().any(|known| {
                 Some(known.node) == holder
                     && known.generation >= renew.generation
