@@ -120,7 +120,8 @@ fn machines(tally: &mut Tally) -> Result<()> {
         return Ok(());
     }
     step(tally, "no machines of before", &["xtask", "lab", "vm", "down"], &[])?;
-    step(tally, name, &["xtask", "lab", "vm", "check"], &[])
+    step(tally, name, &["xtask", "lab", "vm", "check"], &[])?;
+    step(tally, "virtual machines: a hardware watchdog", &["xtask", "lab", "vm", "run", "watchdog"], &[])
 }
 
 /// Each decoder for a few seconds, where libFuzzer can be built.

@@ -21,6 +21,7 @@ mod properties;
 mod record;
 #[cfg(test)]
 mod tests;
+mod watchdog;
 
 pub use machine::{Act, Effect, Event, Outcome, Sentinel};
 pub use message::{
@@ -28,6 +29,7 @@ pub use message::{
     ToSentinel, Welcome,
 };
 pub use record::{HeldAddress, Main, Process, Record, Service};
+pub use watchdog::{Care, Watchdog};
 
 /// Largest frame on the socket between agent and sentinel, in bytes.
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;

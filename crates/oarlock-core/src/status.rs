@@ -32,6 +32,9 @@ pub struct NodeStatus {
     pub state: String,
     /// Whether agent and sentinel were granted real-time scheduling.
     pub realtime: bool,
+    /// Whether a hardware watchdog resets it should agent and sentinel stand still while something exclusive is there.
+    #[serde(default)]
+    pub watchdog: bool,
     /// Its links.
     pub links: Vec<LinkStatus>,
 }

@@ -198,15 +198,23 @@ impl Host {
         Ok(Running { child, passes_signals: matches!(self.door, Door::Machine(_)) })
     }
 
+    /// For commands that answer at once: an emulated machine beside compilers takes its time all the same.
+    fn quick(&self) -> Duration {
+        match self.door {
+            Door::Namespaces { .. } => Duration::from_secs(5),
+            Door::Machine(_) => Duration::from_secs(30),
+        }
+    }
+
     /// Sends `signal` (`KILL`, `STOP`, …) to a process by its pid inside the host.
     pub fn signal(&self, pid: i32, signal: &str) -> Result<()> {
-        self.run(&["kill", "-s", signal, &pid.to_string()], Duration::from_secs(5)).map(drop)
+        self.run(&["kill", "-s", signal, &pid.to_string()], self.quick()).map(drop)
     }
 
     /// Pids inside the host of the processes whose command line matches the extended regular
     /// expression `pattern`.
     pub fn pids(&self, pattern: &str) -> Result<Vec<i32>> {
-        let outcome = self.exec(&["pgrep", "-f", "--", pattern], Duration::from_secs(5))?;
+        let outcome = self.exec(&["pgrep", "-f", "--", pattern], self.quick())?;
         if outcome.status.code() == Some(1) {
             return Ok(Vec::new());
         }

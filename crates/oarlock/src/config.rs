@@ -23,6 +23,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod watchdog;
 
 pub use cluster::TWO_VOTES;
 pub use mariadb::DEFAULT_COPY_PORT as MARIADB_COPY_PORT;
@@ -33,6 +34,7 @@ pub use settings::{
     NodeSettings, PostgresqlSettings, Preset, Profile, Program, ResourceKind, ResourceSettings, ServiceSettings,
     Settings,
 };
+pub use watchdog::WatchdogSettings;
 
 use reader::Reader;
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ mod config_file;
 mod databases;
 pub(crate) mod envelope;
 mod events;
+mod grants;
 mod incarnation;
 mod lease;
 mod memory;
@@ -25,6 +26,7 @@ use crate::store::{Store, StoreEvent};
 use crate::transport::{LinkStatus, Transport, TransportEvent};
 use envelope::Envelope;
 use events::EventLog;
+use grants::{Granted, Grants};
 use oarlock_core::ids::{GroupId, NodeId, ResourceId};
 use oarlock_core::resource::Observation;
 use oarlock_core::sentinel::Notice;
@@ -91,8 +93,7 @@ pub(crate) struct Node {
     next_call: u64,
     platform: oarlock_core::sentinel::Platform,
     incarnation: incarnation::Kept,
-    /// Real-time scheduling, as the other nodes say of themselves.
-    realtime: BTreeMap<u8, bool>,
+    grants: Grants,
     clock_offsets: BTreeMap<u8, i64>,
     /// The request for the grace under which the sentinel may leave.
     leave_call: Option<u64>,
@@ -211,8 +212,8 @@ impl Node {
             Envelope::Connections { address, pairs } => self.connected.set(address, pairs),
             Envelope::Check { id, text } => self.check_for(from, id, text),
             Envelope::Checked { id, problems } => self.checked_by(from, id, problems),
-            Envelope::Greeting { unix_ms, realtime } => {
-                self.realtime.insert(from, realtime);
+            Envelope::Greeting { unix_ms, realtime, watchdog } => {
+                self.grants.told(from, Granted { realtime, watchdog });
                 let offset =
                     i64::try_from(unix_ms).unwrap_or_default() - i64::try_from(clock::unix_ms()).unwrap_or_default();
                 self.clock_offsets.insert(from, offset);
@@ -262,7 +263,8 @@ impl Node {
     }
 
     fn greet(&mut self) {
-        let envelope = Envelope::Greeting { unix_ms: clock::unix_ms(), realtime: self.platform.realtime };
+        let Granted { realtime, watchdog } = self.grants.own();
+        let envelope = Envelope::Greeting { unix_ms: clock::unix_ms(), realtime, watchdog };
         self.tell_all(&envelope);
     }
 

@@ -22,6 +22,7 @@ mod seen;
 mod services;
 mod shell;
 mod store;
+mod watchdog;
 
 pub use client::{Patience, SentinelError, SentinelHandle};
 

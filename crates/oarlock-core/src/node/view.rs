@@ -157,6 +157,7 @@ impl Core {
             role: if node.witness { "witness" } else { "server" }.into(),
             state: state.into(),
             realtime: false,
+            watchdog: false,
             links: Vec::new(),
         }
     }

@@ -417,6 +417,7 @@ impl Sentinel {
             }
             Request::Guarded { name, guard } => self.guarded(&name, guard).map(Some),
             Request::Unguarded { name } => self.unguarded(&name).map(Some),
+            Request::Watch { watchdog } => Ok(Some(self.watch(watchdog))),
             Request::Forget { name } => self.forget(&name).map(Some),
             Request::MayLeave { generation, until_us } => {
                 self.may_leave(id, generation, until_us);

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::record::{HeldAddress, Service};
+use super::watchdog::Watchdog;
 
 /// The right under which something exclusive may run: an applied ownership (group, epoch) of a
 /// node generation.
@@ -168,6 +169,11 @@ pub enum Request {
     Forget {
         /// Name of the service.
         name: String,
+    },
+    /// Keep this hardware watchdog, or none any more. Whether it can be kept is in [`Platform`] afterwards.
+    Watch {
+        /// The watchdog.
+        watchdog: Option<Watchdog>,
     },
     /// Answer to `Terminate`: the sentinel may leave.
     MayLeave {
@@ -378,6 +384,9 @@ pub struct Platform {
     pub memory_locked: bool,
     /// Services have a cgroup of their own with `cgroup.kill`.
     pub cgroup_kill: bool,
+    /// A hardware watchdog resets the machine should the sentinel stand still while something exclusive is here.
+    #[serde(default)]
+    pub watchdog: bool,
 }
 
 /// Everything an agent must know to carry on.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::message::{Address, Exit, Guard};
+use super::watchdog::Watchdog;
 
 /// A process that cannot be mistaken for a later one with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +91,8 @@ pub struct Record {
     pub addresses: Vec<HeldAddress>,
     /// The agent, to be ended by the next sentinel before it starts another.
     pub agent: Option<Process>,
+    /// The hardware watchdog to be kept.
+    pub watchdog: Option<Watchdog>,
 }
 
 impl Record {

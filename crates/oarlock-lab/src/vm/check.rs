@@ -165,7 +165,7 @@ fn drbd_rejoin(lab: &Lab) -> Result<()> {
 }
 
 /// Asks again and again until it is so.
-fn until(what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(super) fn until(what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + SLOW;
     while !so().with_context(|| format!("waiting for {what}"))? {
         ensure!(Instant::now() < end, "no {what} within {} s", SLOW.as_secs());

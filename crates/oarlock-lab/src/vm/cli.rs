@@ -8,11 +8,18 @@ use anyhow::{Result, anyhow};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::check;
 use super::lab::{Lab, Overview, Shape};
+use super::{check, watchdog};
 use crate::cli::Cable;
 use crate::net::What;
 use crate::product;
+
+/// What runs on a cluster in virtual machines.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Case {
+    /// A server whose agent and sentinel stand still is reset before another starts its services
+    Watchdog,
+}
 
 /// Commands for virtual machines.
 #[derive(Debug, Subcommand)]
@@ -51,6 +58,12 @@ pub enum Command {
     },
     /// Check the machines themselves, without the product, in a lab of their own: power, cables, DRBD
     Check,
+    /// Run a case on a cluster in machines of its own
+    Run {
+        /// The case
+        #[arg(value_enum)]
+        case: Case,
+    },
     /// Remove the machines; nothing of them is left behind but their image
     Down,
 }
@@ -80,6 +93,12 @@ pub fn main(command: &Command) -> Result<ExitCode> {
         Command::Check => {
             product::build_programs(lab.paths())?;
             check::run(&lab)?;
+        }
+        Command::Run { case } => {
+            product::build_programs(lab.paths())?;
+            match case {
+                Case::Watchdog => watchdog::run(&lab)?,
+            }
         }
         Command::Down => lab.down()?,
     }

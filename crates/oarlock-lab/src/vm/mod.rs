@@ -14,6 +14,7 @@ mod image;
 mod lab;
 mod machine;
 mod qmp;
+mod watchdog;
 mod wires;
 
 use std::path::PathBuf;

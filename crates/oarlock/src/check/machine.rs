@@ -13,6 +13,9 @@ const CLOCK_WARNING_MS: i64 = 1000;
 pub fn check(subject: &Subject, node: Option<&NodeSettings>, report: &mut Report) {
     agent(subject, report);
     kernel(subject, report);
+    if node.is_none_or(|node| !node.witness) {
+        watchdog(subject, report);
+    }
     if let Some(node) = node {
         network(subject, node, report);
     }
@@ -68,17 +71,41 @@ fn kernel(subject: &Subject, report: &mut Report) {
             "mount -t cgroup2 none /sys/fs/cgroup/unified",
         );
     }
-    if !subject.system("dev/watchdog").exists() {
-        area.warning(
-            "no watchdog: if agent and sentinel are killed in the same instant, nothing silences this node",
-            "modprobe softdog, or enable the hardware's",
-        );
-    }
     let nonlocal_bind = subject.system("proc/sys/net/ipv4/ip_nonlocal_bind");
     if fs::read_to_string(nonlocal_bind).is_ok_and(|value| value.trim() == "1") {
         area.warning(
             "net.ipv4.ip_nonlocal_bind is 1: programs may bind service addresses that are elsewhere",
             "sysctl net.ipv4.ip_nonlocal_bind=0, unless something on this machine needs it",
+        );
+    }
+}
+
+/// A witness runs nothing that somebody would have to stop.
+fn watchdog(subject: &Subject, report: &mut Report) {
+    let mut area = report.area("machine");
+    let usual = subject.system("dev/watchdog").exists();
+    let Some(wanted) = &subject.settings.watchdog else {
+        area.warning(
+            "no watchdog: if agent and sentinel are stopped or killed in the same instant, nothing silences this node",
+            if usual {
+                "watchdog = \"/dev/watchdog\" in [cluster]"
+            } else {
+                "modprobe softdog, or enable the hardware's; then watchdog = \"/dev/watchdog\" in [cluster]"
+            },
+        );
+        return;
+    };
+    let device = &wanted.device;
+    let usable = match &subject.agent {
+        Some(agent) => agent.watchdog,
+        None => subject.system(device.trim_start_matches('/')).exists(),
+    };
+    if !usable {
+        area.warning(
+            format!(
+                "the watchdog {device} cannot be used: nothing silences this node if agent and sentinel stand still"
+            ),
+            "the agent's log says why: no driver is loaded, or another program (systemd's RuntimeWatchdogSec) has it",
         );
     }
 }

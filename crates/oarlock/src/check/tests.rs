@@ -63,6 +63,7 @@ fn agent() -> AgentInfo {
         realtime: true,
         memory_locked: true,
         cgroups: true,
+        watchdog: false,
         clock_offsets: Vec::new(),
     }
 }

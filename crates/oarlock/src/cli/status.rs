@@ -69,17 +69,27 @@ pub fn render(report: &StatusReport, style: Style) -> String {
 }
 
 fn nodes(report: &StatusReport, style: Style) -> String {
-    let mut table = Table::new(&["NODE", "ROLE", "STATE", "REALTIME", "LINKS"], 0);
+    // Shown where somebody has one: most clusters have none.
+    let watchdogs = report.nodes.iter().any(|node| node.watchdog);
+    let mut columns = vec!["NODE", "ROLE", "STATE", "REALTIME", "LINKS"];
+    if watchdogs {
+        columns.insert(4, "WATCHDOG");
+    }
+    let mut table = Table::new(&columns, 0);
     for node in &report.nodes {
         let state = if node.state == "offline" { "OFFLINE".to_owned() } else { node.state.clone() };
-        let realtime = match (node.state.as_str(), node.realtime) {
-            ("offline", _) => "-",
-            (_, true) => "yes",
-            (_, false) => "no",
+        let told = |granted: bool| match (node.state.as_str(), granted) {
+            ("offline", _) => "-".to_owned(),
+            (_, true) => "yes".to_owned(),
+            (_, false) => "no".to_owned(),
         };
         let links: Vec<String> =
             node.links.iter().map(|link| format!("{} {}", link.address, if link.up { "up" } else { "DOWN" })).collect();
-        table.row([node.name.clone(), node.role.clone(), state, realtime.to_owned(), links.join(", ")]);
+        let mut row = vec![node.name.clone(), node.role.clone(), state, told(node.realtime), links.join(", ")];
+        if watchdogs {
+            row.insert(4, told(node.watchdog));
+        }
+        table.row(row);
     }
     table.render(|row, column, cell| paint(style, row, column == 2, cell))
 }

@@ -8,6 +8,7 @@ use super::reader::{Reader, Section};
 use super::schema;
 use super::settings::{Arbitration, GroupSettings, NodeSettings, Preset, ResourceKind, ResourceSettings, Settings};
 use super::timing;
+use super::watchdog;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
@@ -35,6 +36,7 @@ pub fn read(reader: &Reader, root: &Spanned<DeTable<'_>>, text: &str) -> Option<
         reader.error(name.line, format!("cluster name \"{}\" {fault}", name.value));
     }
     let (preset, times) = timing::read(reader, &cluster);
+    let watchdog = watchdog::read(&cluster, &times);
     let port =
         cluster.integer("port", 1..=u64::from(u16::MAX)).map_or(super::DEFAULT_PORT, |port| truncated(port.value));
     let arbitration = cluster
@@ -50,6 +52,7 @@ pub fn read(reader: &Reader, root: &Spanned<DeTable<'_>>, text: &str) -> Option<
         preset,
         timing: times,
         arbitration,
+        watchdog,
         nodes: nodes.into_iter().map(|(node, _)| node).collect(),
         groups: groups.into_iter().map(|(group, _)| group).collect(),
         text: Arc::from(text),

@@ -82,6 +82,14 @@ pub const CLUSTER: SectionSchema = SectionSchema {
             "Within this time the sentinel silences a node whose lease lapsed, in milliseconds. Services without a \
              data guard start elsewhere only after it.",
         ),
+        optional(
+            "watchdog",
+            "\"/dev/watchdog\"",
+            "none",
+            "Hardware watchdog of every server. The sentinel starts it with whatever is exclusive on its node, feeds it \
+             while the lease lives, and stops it when the last of that is gone: a machine whose agent and sentinel stand still \
+             is reset. Its timeout follows from `lease_ms`.",
+        ),
     ],
 };
 

@@ -1,6 +1,7 @@
 //! The checked configuration: plain values that need no further doubt.
 
 use super::problem::Problem;
+use super::watchdog::WatchdogSettings;
 use crate::keys::PublicKey;
 use oarlock_core::config::{Config, Failback, GroupConfig, Kind, NodeConfig, ResourceConfig, Timing};
 use oarlock_core::ids::{GroupId, NodeId, ResourceId};
@@ -22,6 +23,8 @@ pub struct Settings {
     pub timing: Timing,
     /// Who decides when votes alone cannot.
     pub arbitration: Arbitration,
+    /// The hardware watchdog that every server has, if they have one.
+    pub watchdog: Option<WatchdogSettings>,
     /// All nodes, in the order of the file.
     pub nodes: Vec<NodeSettings>,
     /// All groups; the position is the core's `GroupId`.

@@ -185,6 +185,9 @@ pub struct AgentInfo {
     pub memory_locked: bool,
     /// Processes are kept in cgroups (v2).
     pub cgroups: bool,
+    /// The sentinel keeps a hardware watchdog.
+    #[serde(default)]
+    pub watchdog: bool,
     /// How far the clocks of the other nodes are from ours, in milliseconds.
     pub clock_offsets: Vec<ClockOffset>,
 }

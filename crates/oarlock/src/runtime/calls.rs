@@ -54,11 +54,8 @@ impl Node {
         for node in &mut status.nodes {
             let Some(settings) = self.settings.node(&node.name) else { continue };
             let own = settings.id == self.core.me();
-            node.realtime = if own {
-                self.platform.realtime
-            } else {
-                self.realtime.get(&settings.id.0).copied().unwrap_or_default()
-            };
+            let granted = self.grants.of(settings.id);
+            (node.realtime, node.watchdog) = (granted.realtime, granted.watchdog);
             let links = self.transport.links(settings.id.0);
             node.links = settings
                 .links
@@ -88,6 +85,7 @@ impl Node {
             realtime: self.platform.realtime,
             memory_locked: self.platform.memory_locked,
             cgroups: self.platform.cgroup_kill,
+            watchdog: self.grants.own().watchdog,
             clock_offsets: self
                 .clock_offsets
                 .iter()

@@ -24,6 +24,8 @@ pub enum Envelope {
         unix_ms: u64,
         /// Real-time scheduling was granted there.
         realtime: bool,
+        /// Its sentinel keeps a hardware watchdog.
+        watchdog: bool,
     },
     /// Can you take this configuration?
     Check {
@@ -89,7 +91,7 @@ mod tests {
 
     #[test]
     fn bytes_make_the_message_they_came_from_and_garbage_makes_none() {
-        let greeting = Envelope::Greeting { unix_ms: 7, realtime: true };
+        let greeting = Envelope::Greeting { unix_ms: 7, realtime: true, watchdog: false };
         let mut bytes = greeting.encode().unwrap();
         assert_eq!(Envelope::decode(&bytes).unwrap(), greeting);
         bytes.push(0);

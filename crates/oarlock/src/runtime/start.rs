@@ -1,6 +1,7 @@
 //! Brings the agent up under its sentinel.
 
 use super::events::EventLog;
+use super::grants::Grants;
 use super::memory::Memory;
 use super::resources::{Resources, Surroundings};
 use super::{Connected, Ended, Inputs, Node, clock, config_file, incarnation, lease};
@@ -113,6 +114,7 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<Ende
     crate::notify::ready(&format!("node {} of cluster {}", me.name, settings.cluster));
     let mut node = Node {
         core: Core::new(boot, clock::now()),
+        grants: Grants::start(&sentinel, &settings, &me, welcome.platform.realtime),
         started_with: settings.clone(),
         settings,
         config_path: options.config.clone(),
@@ -128,7 +130,6 @@ async fn serve(options: &AgentOptions, sentinel: OwnedFd) -> anyhow::Result<Ende
         next_call: 0,
         platform: welcome.platform,
         incarnation: kept,
-        realtime: BTreeMap::new(),
         clock_offsets: BTreeMap::new(),
         leave_call: None,
         asking: None,

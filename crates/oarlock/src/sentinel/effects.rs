@@ -28,7 +28,10 @@ impl Shell {
     pub(super) fn handle(&mut self, event: Event) {
         self.events.push_back(event);
         while let Some(event) = self.events.pop_front() {
-            for effect in self.machine.handle(clock::boot_us(), event) {
+            let effects = self.machine.handle(clock::boot_us(), event);
+            // Before a start is performed: it must find the watchdog running.
+            self.tend_hardware();
+            for effect in effects {
                 self.perform(effect);
             }
         }

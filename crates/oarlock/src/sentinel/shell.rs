@@ -22,6 +22,7 @@ use super::lock::Lock;
 use super::reaper::Reaper;
 use super::services::Services;
 use super::store::{Found, Store};
+use super::watchdog::{self, Watch};
 use super::{Options, StartError, keeper};
 use crate::network::Netlink;
 use crate::notify::Watchdog;
@@ -97,6 +98,9 @@ pub(super) struct Shell {
     hopeless: Option<u8>,
     /// None in a keeper that is a process of its own: it has no children.
     pub(super) reaper: Option<Reaper>,
+    /// The hardware's; `watchdog` is the service manager's.
+    hardware: Watch,
+    platform: Platform,
     signals: OwnedFd,
     timer: OwnedFd,
     watchdog: Watchdog,
@@ -118,7 +122,7 @@ impl Shell {
         let groups = Groups::find(&options.cgroup);
         let claimed = groups.claim();
         let claimed = claimed.map_err(StartError::new(format!("claiming the cgroup {}", options.cgroup)))?;
-        let platform = Platform { realtime, memory_locked, cgroup_kill: groups.can_kill() };
+        let platform = Platform { realtime, memory_locked, cgroup_kill: groups.can_kill(), watchdog: false };
         let machine = match &found {
             Found::Record(record) => Sentinel::adopt((**record).clone(), platform),
             Found::Nothing | Found::Doubtful => Sentinel::new(platform),
@@ -143,6 +147,8 @@ impl Shell {
             leaving: false,
             hopeless: None,
             reaper: Some(Reaper::start(realtime).map_err(StartError::new("starting the thread that reaps"))?),
+            hardware: Watch::new(watchdog::open),
+            platform,
             signals,
             timer: timer.map_err(StartError::new("creating a timer"))?,
             watchdog: Watchdog::from_env(),
@@ -201,6 +207,7 @@ impl Shell {
             // A lapse comes before whatever else happened.
             self.handle(Event::Tick);
             self.watchdog.pet(clock::boot_us());
+            self.tend_hardware();
             // Before the ends of processes: a short program runs first and ends then.
             self.serve_reports();
             for source in ready {
@@ -387,7 +394,8 @@ impl Shell {
         let start = self.next_start_us();
         let look = self.services.must_look().then(|| clock::boot_us() + LOOK_EVERY_US);
         let beat = self.agent.beat_at_us();
-        let wake = [self.machine.wake_at_us(), start, look, beat, self.watchdog.due_us()].into_iter().flatten().min();
+        let watchdogs = [self.watchdog.due_us(), self.hardware.due_us()].into_iter().flatten().min();
+        let wake = [self.machine.wake_at_us(), start, look, beat, watchdogs].into_iter().flatten().min();
         // An all-zero time would disarm the timer instead of firing at once.
         let at_us = wake.map_or(0, |at_us| at_us.max(1));
         let it_value =
@@ -395,6 +403,17 @@ impl Shell {
         let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
         timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once)?;
         Ok(())
+    }
+
+    /// Feeds the hardware's watchdog, starts or stops it, as the state machine wants it now.
+    pub(super) fn tend_hardware(&mut self) {
+        for line in self.hardware.tend(&self.machine, clock::boot_us()) {
+            self.log(&line);
+        }
+        if self.platform.watchdog != self.hardware.works() {
+            self.platform.watchdog = self.hardware.works();
+            self.machine.set_platform(self.platform);
+        }
     }
 
     /// Writes a line to the log, and tells the agent.
