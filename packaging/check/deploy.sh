@@ -91,7 +91,7 @@ ok
 
 step="server1 loses its power: server2 goes on with all jobs, and ends new ones"
 power_off server1 11
-await 200 sh -c "$(command -v nsenter) --target $(cat /mnt/server2/pid) --mount --uts --ipc --net --pid --root --wd=/ oarlock status --json | grep -q '\"owner\":\"server2\",.*\"state\":\"started\"\\|\"state\":\"started\",\"owner\":\"server2\"'"
+await 200 sh -c "$(command -v nsenter) --target $(cat /mnt/server2/pid) --mount --uts --ipc --net --pid --root --wd=/ env --chdir=/ oarlock status --json | grep -q '\"owner\":\"server2\",.*\"state\":\"started\"\\|\"state\":\"started\",\"owner\":\"server2\"'"
 [ "$(sql server2 'select count(*) from jobs')" -ge "$after" ] || fail "jobs are missing"
 run_job
 ok
@@ -102,5 +102,8 @@ undeploy='oarlock undeploy --node server2 --node frontend --node node1 --keep se
 on server2 $undeploy --yes >/mnt/undeployed 2>&1 || { cat /mnt/undeployed; fail "undeploy"; }
 cat /mnt/undeployed
 [ "$(sql server2 'select count(*) from jobs')" -ge "$now" ] || fail "jobs are missing"
+[ "$(on frontend getent hosts oar | cut -d' ' -f1)" = 10.88.1.12 ] || fail "oar is $(on frontend getent hosts oar)"
+run_job
+on server2 sh -c 'ls /etc/oarlock.before-undeploy-* /etc/rc2.d/S*oar-server' >/dev/null
 ok
 echo "all steps were seen"

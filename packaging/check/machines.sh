@@ -7,11 +7,13 @@ root=$1 package=$2 systemctl=$3 machine=$4 course=$5
 names='server1 server2 frontend node1'
 
 mount --make-rprivate /
+mount -t proc proc /proc
 mount -t tmpfs tmpfs /mnt
 ip link set lo up
 ip link add br0 type bridge
 ip link set br0 up
 printf '%s\n' "$machine" >/mnt/machine.sh
+printf "%s\n" "$course" >/mnt/course.sh
 n=10
 for name in $names; do
     n=$((n + 1))
@@ -22,7 +24,6 @@ for name in $names; do
     mkdir -p "$dir/root/run"
     printf '%s\n' "$systemctl" >"$dir/root/usr/bin/systemctl"
     chmod 755 "$dir/root/usr/bin/systemctl"
-    printf '%s\n' "$course" >"$dir/root/opt/course.sh"
     {
         echo '127.0.0.1 localhost'
         m=10
@@ -51,8 +52,8 @@ done
 on() {
     name=$1
     shift
-    nsenter --target "$(cat "/mnt/$name/pid")" --mount --uts --ipc --net --pid --root --wd=/ \
-        env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root "$@"
+    nsenter --target "$(cat "/mnt/$name/pid")" --mount --uts --ipc --net --pid --root \
+        env -i --chdir=/ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root "$@"
 }
 power_off() {
     ip link del "p$2"

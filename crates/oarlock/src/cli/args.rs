@@ -337,6 +337,9 @@ pub struct UndeployArguments {
     /// The server that goes on alone; it must be the one that has the service now.
     #[arg(long, value_name = "NAME")]
     pub keep: String,
+    /// What the service is called in /etc/hosts and OAR's configuration.
+    #[arg(long, value_name = "NAME", default_value = "oar", value_parser = word)]
+    pub service: String,
     /// How to get there.
     #[command(flatten)]
     pub reach: Reach,

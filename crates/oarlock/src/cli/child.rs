@@ -49,12 +49,7 @@ pub fn run(argv: &[&str], deadline: Duration) -> Result<Output, ChildError> {
 }
 
 /// Runs a program with `input` on its standard input; keeps at most `max_bytes` of what it writes.
-pub fn run_with(
-    argv: &[&str],
-    input: Option<&str>,
-    max_bytes: u64,
-    deadline: Duration,
-) -> Result<Output, ChildError> {
+pub fn run_with(argv: &[&str], input: Option<&str>, max_bytes: u64, deadline: Duration) -> Result<Output, ChildError> {
     let program = argv.first().copied().unwrap_or_default().to_owned();
     let start = |source| ChildError::Start { program: program.clone(), source };
     let mut child = Command::new(&program)

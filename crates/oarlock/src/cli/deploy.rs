@@ -44,7 +44,8 @@ pub fn back(_global: &Global, arguments: &UndeployArguments) -> Result<Code, Fai
     };
     let facts = machines.look()?;
     let date = time::compact(time::now_ms() / 1000);
-    let plan = deploy::undo(&machines.names, &facts, keep, &date).map_err(|problems| refused(&problems))?;
+    let wish = deploy::undo::Wish { machines: &machines.names, keep, service: &arguments.service, date: &date };
+    let plan = deploy::undo(&wish, &facts).map_err(|problems| refused(&problems))?;
     machines.carry_out(&plan, "run the same command again to go on")
 }
 
@@ -155,7 +156,9 @@ impl Machines<'_> {
                 return Err(stuck(&label, text, &plan.steps, number, away_since, again));
             }
             emit(&format!("done:   {label}, {:.1} s\n", began.elapsed().as_secs_f64()))?;
-            if step.serves && let Some(since) = away_since.take() {
+            if step.serves
+                && let Some(since) = away_since.take()
+            {
                 emit(&format!("        the service was away for {:.1} s\n", since.elapsed().as_secs_f64()))?;
             }
         }

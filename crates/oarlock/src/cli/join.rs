@@ -24,9 +24,10 @@ pub fn run(global: &Global, arguments: &JoinArguments) -> Result<Code, Failure> 
             .map_err(|error| Failure::new(Code::Usage, format!("cannot read the token: {error}")))?,
         words => words.join(""),
     };
-    let token: Token = text.split_whitespace().collect::<String>().parse().map_err(|error: crate::enrol::TokenError| {
-        Failure::from_error(Code::Usage, &error).hint("copy all of it, dashes included or not, as init printed it")
-    })?;
+    let token: Token =
+        text.split_whitespace().collect::<String>().parse().map_err(|error: crate::enrol::TokenError| {
+            Failure::from_error(Code::Usage, &error).hint("copy all of it, dashes included or not, as init printed it")
+        })?;
     let node = arguments.node.clone().unwrap_or_else(setup::host_name);
     let places = Places {
         config: global.config.clone(),

@@ -62,13 +62,12 @@ fn holds(line: &str, value: &str) -> bool {
     found.trim_matches(['"', '\'']) == value
 }
 
-/// `start.conf` of one of Debian's database clusters that nobody but oarlock starts.
+/// `start.conf` of one of Debian's database clusters: `disabled` when nobody but oarlock starts it, or `auto`.
 #[must_use]
-pub fn start_disabled(text: &str) -> String {
+pub fn start(text: &str, word: &str) -> String {
     let comments = text.lines().filter(|line| line.trim_start().starts_with('#'));
-    let mut kept: String = comments.map(|line| format!("{line}\n")).collect();
-    kept.push_str("disabled\n");
-    kept
+    let kept: String = comments.map(|line| format!("{line}\n")).collect();
+    kept + word + "\n"
 }
 
 /// Who may log in to which database from where.
@@ -135,8 +134,8 @@ mod tests {
 
     #[test]
     fn nobody_else_starts_the_database() {
-        assert_eq!(start_disabled("# auto, manual or disabled\nauto\n"), "# auto, manual or disabled\ndisabled\n");
-        assert_eq!(start_disabled(""), "disabled\n");
+        assert_eq!(start("# auto, manual or disabled\nauto\n", "disabled"), "# auto, manual or disabled\ndisabled\n");
+        assert_eq!(start("", "disabled"), "disabled\n");
     }
 
     #[test]

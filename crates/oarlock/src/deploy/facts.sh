@@ -8,8 +8,15 @@ file() {
     [ -f "$1" ] || return 0
     fact file "$(stat -Lc '%a %U %G' "$1") $1 $(base64 -w0 <"$1")"
 }
-# Processes that oarlock started carry its mark.
-ours() { tr '\0' '\n' <"/proc/$1/environ" 2>/dev/null | grep -q '^OARLOCK_SERVICE='; }
+# Processes that oarlock started: in its control groups, or with its mark in their environment or in that of
+# who leads their session (a program that gives itself a title writes over its own).
+ours() {
+    if grep -q ':/oarlock/' "/proc/$1/cgroup" 2>/dev/null; then return 0; fi
+    for process in "$1" $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f4); do
+        if tr '\0' '\n' <"/proc/$process/environ" 2>/dev/null | grep -q '^OARLOCK_SERVICE='; then return 0; fi
+    done
+    return 1
+}
 
 fact uid "$(id -u)"
 fact host "$(cat /proc/sys/kernel/hostname)"

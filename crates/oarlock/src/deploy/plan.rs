@@ -151,7 +151,8 @@ fn machines_allow(wish: &Wish, facts: &[Facts], names: &[String], problems: &mut
 
 /// The configuration on each node.
 pub(super) const CONFIG: &str = "/etc/oarlock/oarlock.toml";
-const HOSTS: &str = "/etc/hosts";
+/// Names that need no server.
+pub(super) const HOSTS: &str = "/etc/hosts";
 /// OAR's configuration.
 pub(super) const OAR_CONF: &str = "/etc/oar/oar.conf";
 
@@ -275,10 +276,11 @@ fn init(subject: &Subject<'_>, first: usize) -> Step {
 }
 
 fn join(number: usize, inviter: usize) -> Step {
-    let mut step = Step::new(number, "it has its key and the cluster's secrets, fetched with a token that is good once")
-        .tells(format!("{CONFIG}, key and secrets beside it"), "mv /etc/oarlock away")
-        .scripts(format!("[ -e {CONFIG} ] && [ -e /etc/oarlock/node.key ]\n"), "")
-        .within(2 * SHORT_S);
+    let mut step =
+        Step::new(number, "it has its key and the cluster's secrets, fetched with a token that is good once")
+            .tells(format!("{CONFIG}, key and secrets beside it"), "mv /etc/oarlock away")
+            .scripts(format!("[ -e {CONFIG} ] && [ -e /etc/oarlock/node.key ]\n"), "")
+            .within(2 * SHORT_S);
     step.act = Act::Join { inviter };
     step
 }
@@ -295,9 +297,12 @@ fn agent(number: usize, text: &str) -> Step {
 
 fn serves(first: usize) -> Step {
     let done = "oarlock status --json | grep -q '\"state\":\"started\"'\n";
+    // The agent saw the system's own server on the data when it started, and does not look again by itself.
+    let look_again = "if oarlock status --json 2>/dev/null | grep -q '\"state\":\"foreign\"'; then\n\
+        systemctl restart oarlock.service\nfi\n";
     let mut step = Step::new(first, "the service is back, under oarlock")
         .tells("nothing", "oarlock undeploy")
-        .scripts(done, wait_for(done, 120))
+        .scripts(done, wait_for(done, look_again, 2 * SHORT_S))
         .within(3 * SHORT_S);
     step.serves = true;
     step
@@ -307,15 +312,15 @@ fn in_sync(first: usize) -> Step {
     let done = "[ \"$(oarlock status --json | grep -o '\"in_sync\":true' | wc -l)\" -ge 2 ]\n";
     Step::new(first, "both copies hold everything: either server may fail from here on")
         .tells("nothing", "")
-        .scripts(done, wait_for(done, CLONE_S - SHORT_S))
+        .scripts(done, wait_for(done, "", CLONE_S - SHORT_S))
         .within(CLONE_S)
 }
 
-/// Looks again and again; what it saw last is the error.
-fn wait_for(done: &str, seconds: u64) -> String {
+/// Looks again and again. In a condition no failure ends `done` by itself: each must say `exit 1` or be the last.
+fn wait_for(done: &str, meanwhile: &str, seconds: u64) -> String {
     format!(
-        "seen() {{\n{done}}}\nend=$(($(date +%s) + {seconds}))\n\
+        "seen() (\n{done})\nend=$(($(date +%s) + {seconds}))\n\
          until seen; do\nif [ \"$(date +%s)\" -ge \"$end\" ]; then\necho 'not in time' >&2\noarlock status >&2 || true\n\
-         exit 1\nfi\nsleep 0.3\ndone\n"
+         exit 1\nfi\n{meanwhile}sleep 0.3\ndone\n"
     )
 }

@@ -90,8 +90,9 @@ fn backup_allows(wish: &Wish, database: &PgCluster, facts: &Facts, name: &str, p
     if may_hold && !wish.set_aside {
         problems.push(Problem {
             text: format!("{} on {name} may hold data of its own", there.data_dir),
-            hint: "is the right machine named first? --set-aside moves it aside, with the date, and copies in its place"
-                .into(),
+            hint:
+                "is the right machine named first? --set-aside moves it aside, with the date, and copies in its place"
+                    .into(),
         });
     }
     let needed = database.data_kib.unwrap_or_default();
@@ -165,10 +166,7 @@ pub(super) fn backup_packages(subject: &Subject<'_>) -> Option<Step> {
 /// The two settings that make OAR follow its service address, and the one that keeps jobs alive.
 fn oar_conf(subject: &Subject<'_>, text: &str) -> String {
     let service = subject.wish.service.as_str();
-    edits::settings(
-        text,
-        &[("DB_HOSTNAME", service), ("SERVER_HOSTNAME", service), ("DETACH_JOB_FROM_SERVER", "1")],
-    )
+    edits::settings(text, &[("DB_HOSTNAME", service), ("SERVER_HOSTNAME", service), ("DETACH_JOB_FROM_SERVER", "1")])
 }
 
 const OAR_OWNER: &str = "oar:root";
@@ -268,7 +266,7 @@ fn stops(subject: &Subject<'_>, number: usize) -> Vec<Step> {
     }
     let start = format!("{}/start.conf", database.conf_dir());
     let text = subject.facts[number].text(&start).unwrap_or_default();
-    let content = edits::start_disabled(&text);
+    let content = edits::start(&text, "disabled");
     let file = Wanted { path: &start, content: content.as_bytes(), mode: "644", owner: "postgres:postgres" };
     let mut step = put(number, "", &[file], &subject.wish.date);
     let data = quoted(&database.data_dir);
@@ -299,12 +297,14 @@ fn oar_stops(number: usize) -> Step {
         *perl*/Almighty* | Almighty:*) if ! ours \"$pid\"; then echo \"$pid\"; fi ;;\nesac\ndone\n}\n";
     let boot = "boot() { ls /etc/rc[2345].d/S*oar-server >/dev/null 2>&1; }\n\
         masked() { [ ! -d /run/systemd/system ] || [ \"$(readlink /etc/systemd/system/oar-server.service)\" = /dev/null ]; }\n";
-    let done = format!("{list}{boot}[ -z \"$(list)\" ] && masked && ! boot\n");
+    // Where the cluster runs the service, what runs is none of this step's business, whatever it looks like.
+    let started = "started() { oarlock status --json 2>/dev/null | grep -q '\"state\":\"started\"'; }\n";
+    let done = format!("{list}{boot}{started}{{ started || [ -z \"$(list)\" ]; }} && masked && ! boot\n");
     let act = format!(
-        "{list}{boot}\
+        "{list}{boot}{started}if ! started; then\n\
          for pid in $(list); do kill -TERM \"$pid\" 2>/dev/null || true; done\n\
          for _ in $(seq 100); do [ -n \"$(list)\" ] || break; sleep 0.1; done\n\
-         for pid in $(list); do kill -KILL \"$pid\" 2>/dev/null || true; done\n\
+         for pid in $(list); do kill -KILL \"$pid\" 2>/dev/null || true; done\nfi\n\
          update-rc.d oar-server disable\n\
          if [ -d /run/systemd/system ]; then systemctl mask oar-server.service; fi\n"
     );

@@ -8,7 +8,11 @@ use std::fmt::Write as _;
 /// Put before each script: what fails ends it, and nothing of what it writes is readable by others.
 pub const HEAD: &str = "set -eu\numask 077\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
     export PATH LC_ALL=C DEBIAN_FRONTEND=noninteractive\n\
-    ours() { tr '\\0' '\\n' <\"/proc/$1/environ\" 2>/dev/null | grep -q '^OARLOCK_SERVICE='; }\n";
+    ours() {\n\
+    if grep -q ':/oarlock/' \"/proc/$1/cgroup\" 2>/dev/null; then return 0; fi\n\
+    for process in \"$1\" $(sed 's/.*) //' \"/proc/$1/stat\" 2>/dev/null | cut -d' ' -f4); do\n\
+    if tr '\\0' '\\n' <\"/proc/$process/environ\" 2>/dev/null | grep -q '^OARLOCK_SERVICE='; then return 0; fi\n\
+    done\nreturn 1\n}\n";
 
 /// What follows the name of a file of which the former state is kept; the date comes after it.
 pub const KEPT: &str = ".before-oarlock-";
@@ -141,7 +145,10 @@ pub fn put(machine: usize, title: &str, files: &[Wanted<'_>], date: &str) -> Ste
     let names: Vec<&str> = files.iter().map(|file| file.path).collect();
     let names = names.join(", ");
     Step::new(machine, title)
-        .tells(format!("{names}; what was there is kept beside it as FILE{KEPT}{date}"), format!("mv FILE{KEPT}{date} FILE"))
+        .tells(
+            format!("{names}; what was there is kept beside it as FILE{KEPT}{date}"),
+            format!("mv FILE{KEPT}{date} FILE"),
+        )
         .scripts(done, act)
 }
 

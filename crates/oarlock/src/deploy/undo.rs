@@ -1,17 +1,33 @@
 //! Back to a plain single server, with the data as they are now.
 
+use super::edits;
 use super::facts::{Facts, PgCluster, Server};
-use super::plan::{Plan, Problem};
-use super::step::{KEPT, SHORT_S, Step, quoted};
+use super::plan::{CONFIG, HOSTS, Plan, Problem};
+use super::step::{KEPT, SHORT_S, Step, Wanted, put, quoted};
+use std::net::IpAddr;
 
 /// Says on the machine that goes on alone that it had the service when its agent was stopped.
 const MARKER: &str = "/var/lib/oarlock/undeploying";
 
-/// Makes the plan; `keep` is the number of the machine that goes on alone.
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// Names of the machines.
+    pub machines: &'a [String],
+    /// Number of the one that goes on alone.
+    pub keep: usize,
+    /// What the service is called.
+    pub service: &'a str,
+    /// Name of what is kept of former states: a date.
+    pub date: &'a str,
+}
+
+/// Makes the plan.
 ///
 /// # Errors
 /// With all problems at once.
-pub fn undo(machines: &[String], facts: &[Facts], keep: usize, date: &str) -> Result<Plan, Vec<Problem>> {
+pub fn undo(wish: &Wish<'_>, facts: &[Facts]) -> Result<Plan, Vec<Problem>> {
+    let Wish { machines, keep, .. } = *wish;
     let mut problems = Vec::new();
     for (facts, name) in facts.iter().zip(machines) {
         if facts.uid != Some(0) {
@@ -32,19 +48,28 @@ pub fn undo(machines: &[String], facts: &[Facts], keep: usize, date: &str) -> Re
             problems.push(Problem { text, hint: "has undeploy been run with another --keep?".into() });
         }
     }
-    let Some(cluster) = cluster.filter(|_| problems.is_empty()) else { return Err(problems) };
+    let settings =
+        facts.get(keep).and_then(|facts| facts.text(CONFIG)).and_then(|text| crate::config::parse(CONFIG, &text).ok());
+    let address = settings.as_ref().and_then(|settings| settings.node(name)?.links.first().copied());
+    if address.is_none() {
+        let text = format!("{name} is no node of a cluster");
+        problems.push(Problem { text, hint: "is it undeployed already? is it called otherwise there?".into() });
+    }
+    let (Some(cluster), Some(address), true) = (cluster, address, problems.is_empty()) else { return Err(problems) };
     Ok(Plan {
         machines: machines.to_vec(),
         found: vec![format!("PostgreSQL {} \"{}\" in {}", cluster.version, cluster.name, cluster.data_dir)],
-        steps: steps(machines, facts, keep, cluster, date),
+        steps: steps(wish, facts, cluster, address),
         notes: vec![
             format!("the other copies in {} stay where they are; nothing starts them", cluster.data_dir),
+            format!("what deploy changed beside and stays harmless is as it was in FILE{KEPT}DATE, beside each file"),
             "the role oarlock_replication stays in the database; drop role removes it once no copy follows".to_owned(),
         ],
     })
 }
 
-fn steps(machines: &[String], facts: &[Facts], keep: usize, cluster: &PgCluster, date: &str) -> Vec<Step> {
+fn steps(wish: &Wish<'_>, facts: &[Facts], cluster: &PgCluster, address: IpAddr) -> Vec<Step> {
+    let Wish { machines, keep, date, .. } = *wish;
     let mut steps = vec![owns(keep, &machines[keep])];
     let nodes: Vec<usize> = (0..facts.len()).filter(|number| facts[*number].oarlock.is_some()).collect();
     // The owner last: until then everything it acknowledges is where it will stay.
@@ -54,7 +79,8 @@ fn steps(machines: &[String], facts: &[Facts], keep: usize, cluster: &PgCluster,
         first.stops = true;
     }
     steps.extend(stops);
-    steps.extend((0..facts.len()).map(|number| restored(number, number == keep, date)));
+    steps.extend((0..facts.len()).map(|number| named(number, &facts[number], wish, address)));
+    steps.push(database_files(keep, &facts[keep], cluster, date));
     steps.push(database_starts(keep, cluster));
     if facts[keep].oar_server {
         steps.push(oar_starts(keep));
@@ -62,7 +88,9 @@ fn steps(machines: &[String], facts: &[Facts], keep: usize, cluster: &PgCluster,
     if let Some(last) = steps.last_mut() {
         last.serves = true;
     }
-    steps.extend(nodes.into_iter().map(|number| aside(number, date)));
+    // Its configuration is what a second attempt plans from.
+    let (own, others): (Vec<usize>, Vec<usize>) = nodes.into_iter().partition(|number| *number == keep);
+    steps.extend(others.into_iter().chain(own).map(|number| aside(number, date)));
     steps
 }
 
@@ -89,7 +117,8 @@ fn agent_stops(number: usize, cluster: &PgCluster) -> Step {
         "left() {{\npid=$(head -n1 {data}/postmaster.pid 2>/dev/null) || return 1\n\
          [ -n \"$pid\" ] && [ \"$(readlink \"/proc/$pid/cwd\")\" = \"$(readlink -f {data})\" ] && ours \"$pid\"\n}}\n"
     );
-    let done = format!("{left}if systemctl --quiet is-active oarlock.service; then exit 1; fi\nif left; then exit 1; fi\n");
+    let done =
+        format!("{left}if systemctl --quiet is-active oarlock.service; then exit 1; fi\nif left; then exit 1; fi\n");
     // Without a majority, or when the grace ends, the sentinel ends all that runs; a standby may stay.
     let act = format!(
         "{left}systemctl disable oarlock.service\nsystemctl stop oarlock.service\n\
@@ -103,30 +132,31 @@ fn agent_stops(number: usize, cluster: &PgCluster) -> Step {
         .within(3 * SHORT_S)
 }
 
-/// What deploy keeps beside files, put back; what was there is kept in turn.
-fn restored(number: usize, keeps: bool, date: &str) -> Step {
-    // Nothing shall start the copy that was left behind.
-    let but = if keeps { "" } else { "*/start.conf) continue ;;\n" };
-    let list = format!(
-        "list() {{\nls -d /etc/hosts{KEPT}* /etc/oar/*{KEPT}* /etc/postgresql/*/*/*{KEPT}* \
-         /etc/postgresql/*/*/conf.d/*{KEPT}* /var/lib/oar/.ssh/*{KEPT}* 2>/dev/null | grep -v '\\.restored$' | sort |\n\
-         while read -r kept; do\ncase \"${{kept%%{KEPT}*}}\" in\n{but}*) echo \"$kept\" ;;\nesac\ndone\n}}\n"
-    );
-    // The oldest is the state before oarlock; those that came later are marked alone.
-    let act = format!(
-        "{list}last=\nlist | while read -r kept; do\npath=${{kept%%{KEPT}*}}\n\
-         if [ \"$path\" != \"$last\" ]; then\nlast=$path\n\
-         if [ -e \"$path\" ]; then cp -p \"$path\" \"$path.before-undeploy-{date}\"; fi\n\
-         case \"$kept\" in\n*.absent) rm -f \"$path\" ;;\n\
-         *) cp -p \"$kept\" \"$path.oarlock-new\"; mv \"$path.oarlock-new\" \"$path\" ;;\nesac\nfi\n\
-         mv \"$kept\" \"$kept.restored\"\ndone\n"
-    );
-    Step::new(number, "the files that deploy changed are as they were")
-        .tells(
-            format!("each FILE{KEPT}DATE is FILE again; what was there is kept as FILE.before-undeploy-{date}"),
-            format!("mv FILE.before-undeploy-{date} FILE"),
-        )
-        .scripts(format!("{list}[ -z \"$(list)\" ]\n"), act)
+/// The service's name means the machine that goes on; what says so to OAR's programs stays.
+fn named(number: usize, facts: &Facts, wish: &Wish<'_>, address: IpAddr) -> Step {
+    let content = edits::hosts(&facts.text(HOSTS).unwrap_or_default(), wish.service, address);
+    let file = Wanted { path: HOSTS, content: content.as_bytes(), mode: "644", owner: "root:root" };
+    put(number, &format!("{} is {address} in {HOSTS}", wish.service), &[file], wish.date)
+}
+
+/// The system starts the database at boot, and it listens where OAR's programs look for it.
+fn database_files(keep: usize, facts: &Facts, cluster: &PgCluster, date: &str) -> Step {
+    let dir = cluster.conf_dir();
+    let (start, listen) = (format!("{dir}/start.conf"), format!("{dir}/conf.d/listen.conf"));
+    let content = edits::start(&facts.text(&start).unwrap_or_default(), "auto");
+    let owner = "postgres:postgres";
+    let mut files = vec![Wanted { path: &start, content: content.as_bytes(), mode: "644", owner }];
+    let own = |path: &String| path.starts_with(&dir) && *path != listen && !path.contains(KEPT);
+    let told = facts
+        .files
+        .iter()
+        .filter(|(path, _)| own(path))
+        .any(|(_, file)| file.text().lines().any(|line| line.trim_start().starts_with("listen_addresses")));
+    if !told {
+        // Under oarlock it listened everywhere, whatever its file said.
+        files.push(Wanted { path: &listen, content: b"listen_addresses = '*'\n", mode: "644", owner });
+    }
+    put(keep, "the system starts the database at boot, and it listens as it did", &files, date)
 }
 
 fn database_starts(keep: usize, cluster: &PgCluster) -> Step {
