@@ -75,9 +75,18 @@ grep -q 'may hold data of its own' /mnt/refused || fail "$(cat /mnt/refused)"
 sql_on_second 'drop database precious'
 ok
 
-step="deployed: the database and OAR go on under oarlock, with their data"
+step="interrupted while the service is away: said so, with what brings it back by hand"
+on frontend touch /run/refuse-start
+if on server1 $deploy --yes >/mnt/stuck 2>&1; then fail "it went on"; fi
+grep -q 'the agent votes' /mnt/stuck && grep -q 'the service is away; by hand: .*pg_ctlcluster 15 main start' /mnt/stuck ||
+    fail "$(cat /mnt/stuck)"
+on frontend rm /run/refuse-start
+ok
+
+step="run again it goes on where it was: the database and OAR are under oarlock, with their data"
 on server1 $deploy --yes >/mnt/deployed 2>&1 || { cat /mnt/deployed; for name in server1 server2 frontend; do echo "== $name"; on $name tail -n 15 /var/log/agent || true; done; fail "deploy"; }
 cat /mnt/deployed
+grep -q '^is so: .*is stopped and not started at boot' /mnt/deployed || fail "it began anew"
 run_job
 after=$(sql server1 'select count(*) from jobs')
 [ "$after" -eq $((before + 2)) ] || fail "jobs before: $before, now: $after"
