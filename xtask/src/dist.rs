@@ -31,6 +31,9 @@ pub struct Arguments {
     /// Install, upgrade, remove and purge them in clean Debian 12 and 13 roots as well
     #[arg(long)]
     check: bool,
+    /// Deploy the deb onto machines that run OAR and its database, let one die, and undeploy
+    #[arg(long)]
+    deploy: bool,
     /// Pack the release build, which takes less time to make and is larger
     #[arg(long)]
     quick: bool,
@@ -71,6 +74,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.check {
         let newer = job.make(arguments.revision + 1)?;
         check::run(&job, &packages, &newer)?;
+    }
+    if arguments.deploy {
+        check::deploy(&job, &packages.deb)?;
     }
     Ok(())
 }

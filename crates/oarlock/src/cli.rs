@@ -5,6 +5,7 @@ pub mod args;
 mod ask;
 mod check;
 mod child;
+mod deploy;
 mod drill;
 mod events;
 pub mod failure;
@@ -80,6 +81,8 @@ fn run(arguments: &Arguments, raw: &[OsString]) -> Result<Code, Failure> {
         Command::Join(arguments) => join::run(global, arguments),
         Command::Check { peers, digest } => check::run(global, *peers, *digest),
         Command::Invite => init::invite(global),
+        Command::Deploy(arguments) => deploy::run(global, arguments),
+        Command::Undeploy(arguments) => deploy::back(global, arguments),
         Command::Apply { file, dry_run } => apply::run(global, file, *dry_run),
         Command::Status { watch } => status::run(global, *watch),
         Command::Events { follow, since_s } => events::run(global, *follow, *since_s),

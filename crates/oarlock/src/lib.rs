@@ -6,6 +6,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod deploy;
 pub mod enrol;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -61,6 +61,8 @@ fn help() {
     insta::assert_snapshot!("help", run(directory.path(), &["--help"]));
     insta::assert_snapshot!("help_init", run(directory.path(), &["init", "--help"]));
     insta::assert_snapshot!("help_join", run(directory.path(), &["join", "--help"]));
+    insta::assert_snapshot!("help_deploy", run(directory.path(), &["deploy", "--help"]));
+    insta::assert_snapshot!("help_undeploy", run(directory.path(), &["undeploy", "--help"]));
     insta::assert_snapshot!("help_status", run(directory.path(), &["status", "--help"]));
 }
 
@@ -175,4 +177,45 @@ fn generated_documentation() {
     let page = std::fs::read_to_string(directory.path().join("oarlock-move.1")).unwrap();
     assert!(page.contains("oarlock\\-move") && directory.path().join("oarlock.1").exists(), "{page}");
     assert!(run(directory.path(), &["generate", "completions", "zsh"]).contains("#compdef oarlock"));
+}
+
+/// Answers every look of `deploy` with what lies in the file of the machine's name.
+const SSH: &str = "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\ncat >/dev/null\ncat \"$(dirname \"$0\")/$2\"\n";
+
+#[test]
+fn deploy_shows_its_plan_or_what_stands_against_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = empty();
+    let ssh = directory.path().join("ssh");
+    fs::write(&ssh, SSH).unwrap();
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    let server = |address: &str, kib: u32| {
+        format!(
+            "uid 0\nhost x\napt yes\noarlock {version}\naddress {address}/24\npostgresql 15\n\
+             cluster 15 main 5432 down no {kib} 900000 /var/lib/postgresql/15/main\nend\n"
+        )
+    };
+    fs::write(directory.path().join("db-a"), server("10.0.0.1", 800_000)).unwrap();
+    fs::write(directory.path().join("db-b"), server("10.0.0.2", 40_000)).unwrap();
+    fs::write(directory.path().join("db-w"), format!("uid 0\nhost w\noarlock {version}\naddress 10.0.0.3/24\nend\n"))
+        .unwrap();
+    let ssh = ssh.display().to_string();
+    let deploy = |first: &str, second: &str, more: &[&str]| {
+        let nodes = [format!("--node={first}"), format!("--node={second}")];
+        let mut arguments = vec!["deploy", "--cluster=genepi", &nodes[0], &nodes[1], "--witness=db-w=10.0.0.3"];
+        arguments.extend(["--address=10.0.0.100/24", "--ssh", &ssh]);
+        arguments.extend(more);
+        let text = run(directory.path(), &arguments);
+        // The date in the names of what is kept.
+        let mut parts = text.split(".before-oarlock-");
+        let first = parts.next().unwrap().to_owned();
+        parts.fold(first, |text, part| format!("{text}.before-oarlock-DATE{}", part.get(15..).unwrap_or(part)))
+    };
+    insta::assert_snapshot!("deploy_plan", deploy("db-a=10.0.0.1", "db-b=10.0.0.2", &["--dry-run"]));
+    insta::assert_snapshot!("deploy_refused", deploy("db-b=10.0.0.2", "db-a=10.0.0.1", &["--dry-run"]));
+    insta::assert_snapshot!("deploy_unasked", {
+        let text = deploy("db-a=10.0.0.1", "db-b=10.0.0.2", &[]);
+        text.split("--- stderr").nth(1).unwrap().to_owned()
+    });
 }

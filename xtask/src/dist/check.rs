@@ -1,6 +1,8 @@
 //! What happens to a machine that gets the packages: clean Debian roots, each step in turn.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,6 +20,10 @@ const SYSTEMCTL: &str = include_str!("../../../packaging/check/systemctl");
 const COMMON: &str = include_str!("../../../packaging/check/common.sh");
 const DEB: &str = include_str!("../../../packaging/check/deb.sh");
 const RPM: &str = include_str!("../../../packaging/check/rpm.sh");
+/// Machines with a database and OAR, joined by a network of their own.
+const MACHINES: &str = include_str!("../../../packaging/check/machines.sh");
+const MACHINE: &str = include_str!("../../../packaging/check/machine.sh");
+const DEPLOY: &str = include_str!("../../../packaging/check/deploy.sh");
 /// One course, on a busy machine.
 const COURSE: Duration = Duration::from_secs(600);
 
@@ -32,14 +38,25 @@ pub(super) fn run(job: &Job, packages: &Packages, newer: &Packages) -> Result<()
     Ok(())
 }
 
-/// Runs one script as the first process of a machine of its own; its lines are the steps.
+/// Deploys the package onto machines on which OAR runs already, lets one of them die, and undeploys.
+pub(super) fn deploy(job: &Job, package: &Path) -> Result<()> {
+    let root = root::ensure(&job.paths, Suite::Bookworm)?;
+    let arguments = [root.as_os_str(), package.as_os_str()];
+    watched(job, "deploy", MACHINES, &arguments, &[SYSTEMCTL, MACHINE, DEPLOY])
+}
+
 fn course(job: &Job, name: &str, script: &str, root: &Path, packages: [&Path; 2]) -> Result<()> {
-    use std::os::unix::process::CommandExt;
+    let arguments = [root.as_os_str(), packages[0].as_os_str(), packages[1].as_os_str()];
+    watched(job, name, ENTER, &arguments, &[SYSTEMCTL, COMMON, script])
+}
+
+/// Runs one script as the first process of namespaces of its own; its lines are the steps.
+fn watched(job: &Job, name: &str, first: &str, arguments: &[&OsStr], texts: &[&str]) -> Result<()> {
     println!("== {name}");
     let start = Instant::now();
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net", "sh", "-c", ENTER, "enter"]);
-    command.arg(root).args(packages).args([SYSTEMCTL, COMMON, script]);
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net", "sh", "-c", first, "first"]);
+    command.args(arguments).args(texts);
     let (lines, writer) = std::io::pipe().context("cannot make a pipe")?;
     let mut child = command
         .process_group(0)

@@ -63,6 +63,14 @@ pub enum Command {
     Join(JoinArguments),
     /// Make a new token for the machines that have not joined yet.
     Invite,
+    /// Make a running database, and OAR with it, highly available, with their data.
+    ///
+    /// Looks at the machines over ssh (or here), shows what it would do, asks, and does it step by step. Each
+    /// step first looks whether it is done: run again after an interruption, it goes on. Every file that
+    /// is changed is kept beside, with the date.
+    Deploy(Box<DeployArguments>),
+    /// Turn a cluster that deploy made into a plain single server again, with the present data.
+    Undeploy(UndeployArguments),
     /// Look for what would make a takeover fail, slow or unsafe.
     Check {
         /// Also compare with the other servers, over ssh.
@@ -262,10 +270,85 @@ pub struct InitArguments {
     pub start: bool,
 }
 
+/// How machines are reached, and whether anything is done.
+#[derive(Clone, Debug, Args)]
+pub struct Reach {
+    /// What reaches the machines, with its own options.
+    #[arg(long, value_name = "PROGRAM", default_value = "ssh")]
+    pub ssh: String,
+    /// User to log in as.
+    #[arg(long, value_name = "NAME", default_value = "root")]
+    pub user: String,
+    /// Show what would be done, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// Arguments of `deploy`.
+#[derive(Debug, Args)]
+pub struct DeployArguments {
+    /// Name of the cluster.
+    #[arg(long, value_name = "NAME")]
+    pub cluster: String,
+    /// Preset of times.
+    #[arg(long, default_value = "balanced")]
+    pub timing: Timing,
+    /// A server with its address on each link: first the one that has the database now, then the other.
+    #[arg(long, value_name = "NAME=ADDRESS[,ADDRESS]", required = true, value_parser = node_spec)]
+    pub node: Vec<NodeSpec>,
+    /// The witness, for instance OAR's frontend.
+    #[arg(long, value_name = "NAME=ADDRESS[,ADDRESS]", value_parser = node_spec)]
+    pub witness: Vec<NodeSpec>,
+    /// A frontend or compute node that is no node of the cluster but uses OAR. Repeat for each.
+    #[arg(long, value_name = "NAME")]
+    pub client: Vec<String>,
+    /// Service address, with the length of its network's prefix.
+    #[arg(long, value_name = "ADDRESS/PREFIX", value_parser = network)]
+    pub address: (IpAddr, u8),
+    /// Interface of the address [default: found by its network].
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// What the service address is called in /etc/hosts and OAR's configuration.
+    #[arg(long, value_name = "NAME", default_value = "oar", value_parser = word)]
+    pub service: String,
+    /// Which database cluster, where there are several: version and name, for instance 15/main.
+    #[arg(long, value_name = "VERSION/NAME", value_parser = version_and_name)]
+    pub postgresql: Option<(String, String)>,
+    /// Package of oarlock (deb), installed where it is missing.
+    #[arg(long, value_name = "FILE")]
+    pub package: Option<PathBuf>,
+    /// Move a database aside that the other server has in the same place, even if somebody may miss it.
+    #[arg(long)]
+    pub set_aside: bool,
+    /// How to get there.
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// Arguments of `undeploy`.
+#[derive(Debug, Args)]
+pub struct UndeployArguments {
+    /// The nodes of the cluster, and what deploy knew as clients. Repeat for each.
+    #[arg(long, value_name = "NAME", required = true)]
+    pub node: Vec<String>,
+    /// The server that goes on alone; it must be the one that has the service now.
+    #[arg(long, value_name = "NAME")]
+    pub keep: String,
+    /// What the service is called in /etc/hosts and OAR's configuration.
+    #[arg(long, value_name = "NAME", default_value = "oar", value_parser = word)]
+    pub service: String,
+    /// How to get there.
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
 /// Arguments of `join`.
 #[derive(Debug, Args)]
 pub struct JoinArguments {
-    /// The token that init printed.
+    /// The token that init printed; "-" reads it from standard input, where no list of processes shows it.
     #[arg(required = true)]
     pub token: Vec<String>,
     /// Which node this machine is [default: its host name].
@@ -321,6 +404,32 @@ pub struct NodeSpec {
     pub name: String,
     /// Its addresses.
     pub links: Vec<IpAddr>,
+}
+
+/// `ADDRESS/PREFIX`.
+fn network(text: &str) -> Result<(IpAddr, u8), String> {
+    let (address, prefix) = text.split_once('/').ok_or("expected ADDRESS/PREFIX")?;
+    let address: IpAddr = address.parse().map_err(|_| format!("\"{address}\" is not an IP address"))?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    match prefix.parse() {
+        Ok(prefix) if prefix <= longest => Ok((address, prefix)),
+        _ => Err(format!("\"{prefix}\" is no length of a prefix, 0 to {longest}")),
+    }
+}
+
+/// `VERSION/NAME`.
+fn version_and_name(text: &str) -> Result<(String, String), String> {
+    let (version, name) = text.split_once('/').ok_or("expected VERSION/NAME")?;
+    Ok((word(version)?, word(name)?))
+}
+
+/// A name that means the same in every file.
+fn word(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if text.is_empty() || text.starts_with('-') || !text.bytes().all(plain) {
+        return Err("expected letters, digits, - _ and .".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn node_spec(text: &str) -> Result<NodeSpec, String> {

@@ -1,6 +1,6 @@
 //! Other programs, always under a deadline.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -45,28 +45,38 @@ pub enum ChildError {
 
 /// Runs a program without input until it ends or `deadline` has passed.
 pub fn run(argv: &[&str], deadline: Duration) -> Result<Output, ChildError> {
+    run_with(argv, None, OUTPUT_MAX_BYTES, deadline)
+}
+
+/// Runs a program with `input` on its standard input; keeps at most `max_bytes` of what it writes.
+pub fn run_with(argv: &[&str], input: Option<&str>, max_bytes: u64, deadline: Duration) -> Result<Output, ChildError> {
     let program = argv.first().copied().unwrap_or_default().to_owned();
     let start = |source| ChildError::Start { program: program.clone(), source };
     let mut child = Command::new(&program)
         .args(argv.get(1..).unwrap_or_default())
-        .stdin(Stdio::null())
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(start)?;
     // Read while it runs: a full pipe would stop it.
-    let stdout = child.stdout.take().map(drain);
-    let stderr = child.stderr.take().map(drain);
+    let stdout = child.stdout.take().map(|pipe| drain(pipe, max_bytes));
+    let stderr = child.stderr.take().map(|pipe| drain(pipe, max_bytes));
+    if let (Some(input), Some(mut pipe)) = (input, child.stdin.take()) {
+        let input = input.to_owned();
+        // Beside, for it may stop reading; that it did shows in how it ends.
+        thread::spawn(move || pipe.write_all(input.as_bytes()));
+    }
     let success = wait(&mut child, deadline).map_err(start)?;
     let Some(success) = success else { return Err(ChildError::Late { program, deadline }) };
     let text = |reader: Option<thread::JoinHandle<String>>| reader.and_then(|r| r.join().ok()).unwrap_or_default();
     Ok(Output { success, stdout: text(stdout), stderr: text(stderr) })
 }
 
-fn drain(pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+fn drain(pipe: impl Read + Send + 'static, max_bytes: u64) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        let mut pipe = pipe.take(OUTPUT_MAX_BYTES);
+        let mut pipe = pipe.take(max_bytes);
         // What was read before an error is still worth showing.
         let _ = pipe.read_to_end(&mut bytes);
         // The rest is read away so that the program does not stop.

@@ -67,6 +67,11 @@ impl Failure {
         self
     }
 
+    /// The first problem, without its hint.
+    pub fn words(&self) -> String {
+        self.problems.first().map(|problem| problem.text.clone()).unwrap_or_default()
+    }
+
     /// Prints it on standard error.
     pub fn print(&self, style: Style) {
         for problem in &self.problems {

@@ -10,15 +10,24 @@ use crate::config;
 use crate::enrol::{Bundle, CONFIG_FILE, FetchError, KEY_FILE, Token, directory, fetch};
 use crate::keys::PrivateKey;
 use serde_json::json;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
+/// Longer than any token, in bytes.
+const MAX_TOKEN_BYTES: u64 = 4096;
+
 /// Makes this machine a node of the cluster that the token leads to.
 pub fn run(global: &Global, arguments: &JoinArguments) -> Result<Code, Failure> {
-    let token: Token = arguments.token.join("").parse().map_err(|error: crate::enrol::TokenError| {
-        Failure::from_error(Code::Usage, &error).hint("copy all of it, dashes included or not, as init printed it")
-    })?;
+    let text = match arguments.token.as_slice() {
+        [dash] if dash == "-" => io::read_to_string(io::stdin().take(MAX_TOKEN_BYTES))
+            .map_err(|error| Failure::new(Code::Usage, format!("cannot read the token: {error}")))?,
+        words => words.join(""),
+    };
+    let token: Token =
+        text.split_whitespace().collect::<String>().parse().map_err(|error: crate::enrol::TokenError| {
+            Failure::from_error(Code::Usage, &error).hint("copy all of it, dashes included or not, as init printed it")
+        })?;
     let node = arguments.node.clone().unwrap_or_else(setup::host_name);
     let places = Places {
         config: global.config.clone(),

@@ -17,6 +17,12 @@ pub fn utc_minute(unix_s: u64) -> String {
     format!("{} {} UTC", &text[..10], &text[11..16])
 }
 
+/// `20260321-120000`, for names of files.
+pub fn compact(unix_s: u64) -> String {
+    let text = utc_ms(unix_s.saturating_mul(1000));
+    text[..19].replace(['-', ':'], "").replace('T', "-")
+}
+
 /// Now, in milliseconds since 1970.
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
@@ -47,6 +53,7 @@ mod tests {
         assert_eq!(utc_ms(951_782_399_999), "2000-02-28T23:59:59.999Z");
         assert_eq!(utc_ms(951_782_400_000), "2000-02-29T00:00:00.000Z");
         assert_eq!(utc_ms(1_735_689_599_000), "2024-12-31T23:59:59.000Z");
+        assert_eq!(compact(1_735_689_599), "20241231-235959");
         assert_eq!(utc_minute(4_107_542_400), "2100-03-01 00:00 UTC");
     }
 }

@@ -9,7 +9,7 @@
 //! * A job that was being launched or finished when the server died stays so for ever.
 
 pub mod check;
-mod conf;
+pub(crate) mod conf;
 mod database;
 pub(crate) mod decide;
 pub mod digest;
