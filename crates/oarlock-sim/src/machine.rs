@@ -424,8 +424,9 @@ fn differ_in_time(a: &sentinel::Record, b: &sentinel::Record) -> bool {
         services,
         addresses,
         agent,
+        watchdog,
     } = a;
-    (generation, lapsed_generation, agent) == (&b.generation, &b.lapsed_generation, &b.agent)
+    (generation, lapsed_generation, agent, watchdog) == (&b.generation, &b.lapsed_generation, &b.agent, &b.watchdog)
         && (services, addresses, released) == (&b.services, &b.addresses, &b.released)
 }
 
