@@ -286,7 +286,8 @@ impl Core {
     }
 
     /// As leader: an owner that is heard but does not hear us could commit nothing under us (a link
-    /// that is cut one way). Another voter that it may hear leads better.
+    /// that is cut one way). Nor could one that we do not hear and that is not dead all the same: for longer than
+    /// promises take, somebody else hears it. Another voter that it may hear leads better.
     pub(super) fn yield_to_the_heard(&mut self) {
         let patience = self.state.config.timing.lease;
         let settled = self.led_since.is_some_and(|since| self.now.since(since) > patience);
@@ -295,8 +296,11 @@ impl Core {
             echoed.get(&node).is_some_and(|at| self.now.since(*at) <= patience)
         };
         let owners = state.config.groups().filter_map(|(id, _)| state.living_owner(id));
-        let deaf =
-            |owner: &NodeId| *owner != self.me && !self.suspected.contains(owner) && !hears(*owner, &self.echoed);
+        let promised_by_now = state.config.timing.with_drift(self.voter.lease_max()) + patience;
+        let deaf = |owner: &NodeId| match self.suspected.contains(owner) {
+            true => self.now.since(self.voter.silent_since(*owner)) > promised_by_now,
+            false => *owner != self.me && !hears(*owner, &self.echoed),
+        };
         if !settled || !owners.into_iter().any(|owner| deaf(&owner)) {
             return;
         }
@@ -307,7 +311,7 @@ impl Core {
         if let (Some(next), Some(consensus)) = (next, &mut self.consensus) {
             consensus.hand_leadership(next);
             self.led_since = Some(self.now);
-            self.record(Happening::Note { text: format!("an owner does not hear us: {next} shall lead") });
+            self.record(Happening::Note { text: format!("an owner does not hear us, or we do not hear it: {next} shall lead") });
         }
     }
 

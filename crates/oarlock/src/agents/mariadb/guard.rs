@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(2);
 /// second (10.11.19: a first confirmation came after up to 1.0 s).
 const FIRST_CONFIRMATION: Duration = Duration::from_secs(3);
 /// How long switching off may take where the server does not wait for what never comes; else about a millisecond.
-const OFF_TAKES: Duration = Duration::from_millis(200);
+const OFF_TAKES: Duration = Duration::from_millis(50);
 
 /// A standby's receiver, as the primary sees it.
 pub(super) struct Receiver {
