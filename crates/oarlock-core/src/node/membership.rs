@@ -311,7 +311,9 @@ impl Core {
         if let (Some(next), Some(consensus)) = (next, &mut self.consensus) {
             consensus.hand_leadership(next);
             self.led_since = Some(self.now);
-            self.record(Happening::Note { text: format!("an owner does not hear us, or we do not hear it: {next} shall lead") });
+            self.record(Happening::Note {
+                text: format!("an owner does not hear us, or we do not hear it: {next} shall lead"),
+            });
         }
     }
 
