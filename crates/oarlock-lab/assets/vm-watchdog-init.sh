@@ -13,4 +13,6 @@ cat >>"$conf" <<'END'
   kind = "service"
   command = ["/bin/sh", "-c", "date +%s.%N >/run/mark; exec sleep infinity"]
 END
+# The machine is reset soon: what was not written would be zeros afterwards.
+sync "$conf" "$(dirname "$conf")"
 echo "$token"
