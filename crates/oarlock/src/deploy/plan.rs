@@ -224,7 +224,7 @@ fn steps(subject: &Subject<'_>) -> Vec<Step> {
 fn package(wish: &Wish, number: usize) -> Option<Step> {
     let package = wish.package.as_ref()?;
     let act = format!(
-        "file=$(mktemp /var/tmp/oarlock.XXXXXX.deb)\nbase64 -d >\"$file\" <<'END'\n{}\nEND\n\
+        "file=$(mktemp --tmpdir=/var/tmp --suffix=.deb)\nbase64 -d >\"$file\" <<'END'\n{}\nEND\n\
          dpkg --install \"$file\" || apt-get --yes --fix-broken install\nrm -f \"$file\"\n",
         STANDARD.encode(package)
     );
